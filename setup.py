@@ -1,0 +1,68 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="spacy_ie_moe",
+    version="0.1.0",
+    description="Relation extraction for spaCy: zero-shot relations between the entities of any pipeline",
+    long_description=(HERE / "README.md").read_text(encoding="utf8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["spacy_ie_moe", "spacy_ie_moe.*"]),
+    include_package_data=True,
+    package_data={
+        "spacy_ie_moe": ["py.typed"],
+        "spacy_ie_moe.models": ["**/*"],
+    },
+    install_requires=[
+        "spacy>=3.8.13,<3.9",
+        "thinc>=8.3.12,<8.4",
+        "spacy-transformers>=1.4,<1.5",
+        "torch>=2.4",
+        "transformers>=4.45,<4.53.3",
+        "safetensors>=0.4.3",
+        "numpy>=1.26",
+        "typer>=0.12",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "peft": ["peft>=0.17"],
+        "cuda12x": ["cupy-cuda12x>=13"],
+        "cuda13x": ["cupy-cuda13x>=13.6"],
+        "deberta": ["sentencepiece>=0.2", "protobuf>=4"],
+        "test": ["pytest>=8", "hypothesis>=6.100"],
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
+    },
+    entry_points={
+        "console_scripts": ["spacy-ie-moe = spacy_ie_moe.cli:main"],
+        "spacy_factories": [
+            "glirel = spacy_ie_moe.glirel.component:make_glirel",
+        ],
+        "spacy_architectures": [
+            "spacy_ie_moe.GLiREL.v1 = spacy_ie_moe.glirel.architecture:build_glirel",
+        ],
+        "spacy_readers": [
+            "spacy_ie_moe.RelationCorpus.v1 = spacy_ie_moe.corpora.reader:create_relation_corpus",
+        ],
+        "spacy_scorers": [
+            "spacy_ie_moe.relation_scorer.v1 = spacy_ie_moe.scoring:make_relation_scorer",
+        ],
+        "thinc_schedules": [
+            "spacy_ie_moe.warmup_cosine.v1 = spacy_ie_moe.torch_wrapper:warmup_cosine",
+        ],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Text Processing :: Linguistic",
+    ],
+)

@@ -1,0 +1,2 @@
+def convert() -> None:
+    """Not written yet."""

@@ -1,0 +1,2 @@
+def extract() -> None:
+    """Not written yet."""
