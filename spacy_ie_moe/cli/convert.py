@@ -1,2 +1,169 @@
-def convert() -> None:
-    """Not written yet."""
+"""``spacy-ie-moe convert``: a published corpus as a ``.spacy`` file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from spacy.tokens import Doc, DocBin
+from spacy.vocab import Vocab
+
+from ..corpora import fewrel, knowledgenet, re_docred, spert
+from ..corpora.conversion import ConversionReport, LabelChoice, Part, load_names
+
+ATTRIBUTES = ("ENT_IOB", "ENT_TYPE", "SENT_START")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A corpus format: its converter, and the options that only some formats have."""
+
+    read: Callable[..., Iterator[Doc]]
+    options: frozenset[str] = frozenset()
+
+
+FORMATS = {
+    "spert": Format(spert.read),
+    "fewrel": Format(fewrel.read, frozenset({"per_relation"})),
+    "re-docred": Format(re_docred.read, frozenset({"unit", "mentions"})),
+    "knowledgenet": Format(knowledgenet.read, frozenset({"folds"})),
+}
+
+
+def convert(
+    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="The corpus file (JSON).")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The .spacy file to write.")],
+    names: Annotated[
+        Path | None,
+        typer.Option(help="JSON file with the label of each relation id; ids are kept without it."),
+    ] = None,
+    exclude: Annotated[
+        str | None,
+        typer.Option(help="Labels to leave out: a file with one a line, or a comma-separated list."),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Labels to keep: a file with one a line, or a comma-separated list.")
+    ] = None,
+    part: Annotated[
+        str, typer.Option(help="A:B, a slice of the shuffled instances in fractions, for example 0:0.8.")
+    ] = "0:1",
+    seed: Annotated[int, typer.Option(help="Seed of --part and --per-relation.")] = 0,
+    per_relation: Annotated[
+        int | None,
+        typer.Option(help="fewrel: a random sample of at most so many instances of each relation."),
+    ] = None,
+    folds: Annotated[
+        str | None, typer.Option(help="knowledgenet: the folds to convert, for example 1,2,3.")
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="re-docred: one Doc for each 'document' (default) or 'sentence'.")
+    ] = None,
+    mentions: Annotated[
+        str | None,
+        typer.Option(
+            help="re-docred, unit 'document': relate the mentions that are 'close' (in one sentence, or else "
+            "the closest pair; default) or 'all'."
+        ),
+    ] = None,
+) -> None:
+    """Convert a published relation corpus to a .spacy file, and print what was converted and what was not.
+
+    Parts of the same file, made with the same seed, share no text (no document in re-docred and knowledgenet)
+    if their slices do not overlap.
+    """
+    try:
+        chosen = _format(format_name)
+        given = {"per_relation": per_relation, "folds": folds, "unit": unit, "mentions": mentions}
+        options = _options(format_name, {name: value for name, value in given.items() if value is not None})
+        _check_output(output)
+        labels = LabelChoice(
+            names=None if names is None else load_names(names),
+            only=None if only is None else frozenset(read_list(only, "--only")),
+            exclude=frozenset() if exclude is None else frozenset(read_list(exclude, "--exclude")),
+        )
+        report = ConversionReport()
+        docs = chosen.read(
+            source,
+            Vocab(),
+            labels=labels,
+            part=Part.parse(part),
+            seed=seed,
+            report=report,
+            **options,
+        )
+        doc_bin = DocBin(attrs=ATTRIBUTES, docs=docs, store_user_data=True)
+        if not report.docs:
+            raise ValueError(f"{source} gave no documents ({_reasons(report)}); expected at least one.")
+        _write(doc_bin, output)
+    except (ValueError, OSError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(_table(report))
+
+
+def read_list(value: str, where: str) -> list[str]:
+    """The names in a file, one a line, or in a comma-separated list. ``where`` names the option in errors."""
+    path = Path(value)
+    is_file = path.is_file()
+    entries = path.read_text(encoding="utf8").splitlines() if is_file else value.split(",")
+    found = [entry.strip() for entry in entries if entry.strip()]
+    if not found:
+        raise ValueError(f"{where} is {value!r}; expected names, in a file or separated by commas.")
+    return found
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise ValueError(f"FORMAT is {name!r}; expected one of {', '.join(FORMATS)}.")
+    return FORMATS[name]
+
+
+def _options(format_name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The format's own options as its converter takes them."""
+    for name in given:
+        if name not in FORMATS[format_name].options:
+            option = f"--{name.replace('_', '-')}"
+            owners = " and ".join(other for other, known in FORMATS.items() if name in known.options)
+            raise ValueError(f"{option} is given for FORMAT {format_name!r}; expected only for {owners}.")
+    return given | ({"folds": _folds(given["folds"])} if "folds" in given else {})
+
+
+def _folds(value: str) -> frozenset[int]:
+    try:
+        return frozenset(int(fold) for fold in value.split(","))
+    except ValueError:
+        raise ValueError(f"--folds is {value!r}; expected numbers separated by commas.") from None
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix != ".spacy":
+        raise ValueError(f"OUTPUT is {str(output)!r}; expected a file name that ends in .spacy.")
+
+
+def _write(doc_bin: DocBin, output: Path) -> None:
+    """Write all or nothing: an interrupted run leaves an older file as it was."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(doc_bin.to_bytes())
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _reasons(report: ConversionReport) -> str:
+    return (
+        ", ".join(f"{reason}: {count}" for reason, count in sorted(report.instances.left_out.items()))
+        or "empty"
+    )
+
+
+def _table(report: ConversionReport) -> str:
+    rows = report.rows()
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {count:>9}" for name, count in rows)

@@ -1,0 +1,239 @@
+"""Re-DocRED (and DocRED): documents with entities, their mentions, and relations between entities.
+
+Source: Tan et al., "Revisiting DocRED - Addressing the False Negative Problem in Relation Extraction", 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from spacy.tokens import Doc, Span
+from spacy.vocab import Vocab
+
+from .conversion import (
+    MALFORMED_INSTANCE,
+    MALFORMED_MENTION,
+    MALFORMED_RELATION,
+    NO_ARGUMENT,
+    NO_TOKENS,
+    OUTSIDE_TEXT,
+    SELF_RELATION,
+    SPAN_KEY,
+    UNTYPED,
+    ConversionReport,
+    DocBuilder,
+    LabelChoice,
+    Pair,
+    Part,
+    Unconvertible,
+    checked_words,
+    field_of,
+    is_offset,
+    key_of,
+    load_json,
+    select_part,
+)
+
+NO_MENTION = "entity without mentions"
+NO_SHARED_SENTENCE = "no shared sentence"
+
+UNITS = ("document", "sentence")
+
+
+class _Mention(NamedTuple):
+    span: Span
+    sentence: int
+
+
+Entity = list[_Mention]
+MentionPair = tuple[_Mention, _Mention]
+Pairing = Callable[[list[MentionPair]], list[MentionPair]]
+
+
+def read(
+    path: str | Path,
+    vocab: Vocab,
+    *,
+    labels: LabelChoice = LabelChoice(),
+    part: Part = Part(),
+    seed: int = 0,
+    report: ConversionReport | None = None,
+    unit: str = "document",
+    mentions: str = "close",
+) -> Iterator[Doc]:
+    """The documents of a Re-DocRED file, one ``Doc`` for each ``unit``.
+
+    A label between two entities becomes relations between mentions. unit "document", mentions "close": every
+    pair that shares a sentence or, where none does, the pair with the fewest tokens between; its other pairs
+    are ignored ones. unit "document", mentions "all": every pair. unit "sentence": every pair in the
+    sentence, whatever ``mentions`` says. Parts are by document. The source id is the title, in sentences
+    followed by ``/sentence index``. Raises ``FileNotFoundError`` and ``ValueError``.
+    """
+    _check_option("unit", unit, UNITS)
+    _check_option("mentions", mentions, _PAIRINGS)
+    report = report or ConversionReport()
+    documents = load_json(path, list, "a list of documents with title, sents, vertexSet and labels")
+    pairing = _within_sentences if unit == "sentence" else _PAIRINGS[mentions]
+    for document in select_part(documents, lambda document: key_of(document, "title"), part, seed, report):
+        try:
+            sentences = _sentences(document)
+            doc = _convert(document, sentences, vocab, labels, pairing, report)
+        except Unconvertible as error:
+            report.instances.left_out[error.reason] += 1
+            continue
+        for one in [doc] if unit == "document" else _split(doc, sentences, report):
+            report.instances.converted += 1
+            yield one
+
+
+def _check_option(name: str, value: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, choices))}.")
+
+
+def _sentences(document: Any) -> list[list[str]]:
+    """The words of each sentence; a sentence may be empty, the document may not."""
+    sentences = field_of(document, "sents", list)
+    if not all(isinstance(sentence, list) for sentence in sentences):
+        raise Unconvertible(MALFORMED_INSTANCE)
+    checked_words([word for sentence in sentences for word in sentence])
+    return sentences
+
+
+def _convert(
+    document: Any,
+    sentences: list[list[str]],
+    vocab: Vocab,
+    labels: LabelChoice,
+    pairing: Pairing,
+    report: ConversionReport,
+) -> Doc:
+    entities = field_of(document, "vertexSet", list)
+    facts = field_of(document, "labels", list)
+    builder = DocBuilder(
+        vocab,
+        [word for sentence in sentences for word in sentence],
+        source=field_of(document, "title", str),
+        sent_starts=[position == 0 for sentence in sentences for position in range(len(sentence))],
+    )
+    converted = [_entity(builder, entity, sentences) for entity in entities]
+    for fact in facts:
+        _fact(builder, fact, converted, labels, pairing)
+    return builder.build(report)
+
+
+def _entity(builder: DocBuilder, entity: Any, sentences: list[list[str]]) -> Entity:
+    if not isinstance(entity, list):
+        builder.mentions.left_out[MALFORMED_MENTION] += 1
+        return []
+    if not entity:
+        builder.notes[NO_MENTION] += 1
+    mentions = []
+    for data in entity:
+        try:
+            start, end, sentence = _extent(data, sentences)
+        except Unconvertible as error:
+            builder.mentions.left_out[error.reason] += 1
+            continue
+        span = builder.add_mention(start, end, data.get("type", UNTYPED))
+        if span is not None:
+            mentions.append(_Mention(span, sentence))
+    return mentions
+
+
+def _extent(mention: Any, sentences: list[list[str]]) -> tuple[int, int, int]:
+    """``[start, end)`` in the document, and the sentence, of a mention given as ``sent_id`` and ``pos``."""
+    if not isinstance(mention, dict):
+        raise Unconvertible(MALFORMED_MENTION)
+    sentence: Any = mention.get("sent_id")
+    position = mention.get("pos")
+    if not isinstance(position, list) or len(position) != 2 or not all(map(is_offset, (sentence, *position))):
+        raise Unconvertible(MALFORMED_MENTION)
+    if not 0 <= sentence < len(sentences) or not 0 <= position[0] < position[1] <= len(sentences[sentence]):
+        raise Unconvertible(OUTSIDE_TEXT)
+    offset = sum(map(len, sentences[:sentence]))
+    return offset + position[0], offset + position[1], sentence
+
+
+def _fact(
+    builder: DocBuilder, fact: Any, entities: list[Entity], labels: LabelChoice, pairing: Pairing
+) -> None:
+    if not isinstance(fact, dict):
+        builder.leave_out_relation(MALFORMED_RELATION)
+        return
+    head, tail = (_argument(fact.get(side), entities) for side in ("h", "t"))
+    if not head or not tail:
+        builder.leave_out_relation(NO_ARGUMENT)
+        return
+    if fact["h"] == fact["t"]:
+        builder.leave_out_relation(SELF_RELATION)
+        return
+    every = list(product(head, tail))
+    try:
+        label = labels.resolve(fact.get("r"))
+        chosen = pairing(every)
+    except Unconvertible as error:
+        builder.leave_out_relation(error.reason, _spans(every))
+    else:
+        builder.add_relation(label, _spans(chosen), _spans(pair for pair in every if pair not in chosen))
+
+
+def _argument(index: Any, entities: list[Entity]) -> Entity:
+    return entities[index] if is_offset(index) and 0 <= index < len(entities) else []
+
+
+def _spans(pairs: Iterable[MentionPair]) -> list[Pair]:
+    return [(head.span, tail.span) for head, tail in pairs]
+
+
+def _within_sentences(pairs: list[MentionPair]) -> list[MentionPair]:
+    """The pairs that share a sentence; ``Unconvertible`` where there are none."""
+    shared = [(head, tail) for head, tail in pairs if head.sentence == tail.sentence]
+    if not shared:
+        raise Unconvertible(NO_SHARED_SENTENCE)
+    return shared
+
+
+def _close(pairs: list[MentionPair]) -> list[MentionPair]:
+    """The pairs that share a sentence or, where there are none, the first with the fewest tokens between."""
+    try:
+        return _within_sentences(pairs)
+    except Unconvertible:
+        return [min(pairs, key=lambda pair: _distance(pair[0].span, pair[1].span))]
+
+
+def _distance(first: Span, second: Span) -> int:
+    """Tokens between two spans, negative where they overlap."""
+    return max(first.start, second.start) - min(first.end, second.end)
+
+
+_PAIRINGS: dict[str, Pairing] = {"close": _close, "all": list}
+
+
+def _split(doc: Doc, sentences: list[list[str]], report: ConversionReport) -> Iterator[Doc]:
+    """One document for each sentence, with the mentions, relations and ignored pairs that lie in it."""
+    end = 0
+    for index, words in enumerate(sentences):
+        start, end = end, end + len(words)
+        if not words:
+            report.instances.left_out[NO_TOKENS] += 1
+            continue
+        builder = DocBuilder(doc.vocab, words, source=f"{doc.user_data['source']}/{index}")
+        for span in doc.spans[SPAN_KEY]:
+            if start <= span.start < end:
+                builder.span(span.start - start, span.end - start, span.label_)
+        for relation in doc._.relations:
+            (head_start, head_end), (tail_start, tail_end) = relation["head_pos"], relation["tail_pos"]
+            if start <= head_start < end:
+                head = builder.span(head_start - start, head_end - start, relation["head_label"])
+                tail = builder.span(tail_start - start, tail_end - start, relation["tail_label"])
+                builder.add_relation(relation["label"], [(head, tail)])
+        for head_start, head_end, tail_start, tail_end in doc.user_data["ignored_pairs"]:
+            if start <= head_start < end and start <= tail_start < end:
+                head = Span(builder.doc, head_start - start, head_end - start)
+                tail = Span(builder.doc, tail_start - start, tail_end - start)
+                builder.ignore([(head, tail)])
+        yield builder.build(ConversionReport())  # the account of the whole document is in the report already

@@ -1,0 +1,94 @@
+"""SpERT's JSON (CoNLL04, SciERC, ADE): a list of sentences with typed entities and relations between them.
+
+Source: Eberts and Ulges, "Span-based Joint Entity and Relation Extraction with Transformer Pre-training",
+2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from spacy.tokens import Doc, Span
+from spacy.vocab import Vocab
+
+from .conversion import (
+    MALFORMED_RELATION,
+    NO_ARGUMENT,
+    ConversionReport,
+    DocBuilder,
+    LabelChoice,
+    Part,
+    Unconvertible,
+    checked_words,
+    field_of,
+    is_offset,
+    key_of,
+    load_json,
+    select_part,
+)
+
+
+def read(
+    path: str | Path,
+    vocab: Vocab,
+    *,
+    labels: LabelChoice = LabelChoice(),
+    part: Part = Part(),
+    seed: int = 0,
+    report: ConversionReport | None = None,
+) -> Iterator[Doc]:
+    """The sentences of a SpERT file, one ``Doc`` each.
+
+    Entities are token offsets ``[start, end)``; relations name their arguments by index in the entities. The
+    source id is ``orig_id``, or the position in the file. Raises ``FileNotFoundError`` and ``ValueError``.
+    """
+    report = report or ConversionReport()
+    sentences = load_json(path, list, "a list of sentences with tokens, entities and relations")
+    for index, sentence in select_part(
+        enumerate(sentences), lambda item: key_of(item[1], "tokens"), part, seed, report
+    ):
+        try:
+            doc = _convert(sentence, index, vocab, labels, report)
+        except Unconvertible as error:
+            report.instances.left_out[error.reason] += 1
+        else:
+            report.instances.converted += 1
+            yield doc
+
+
+def _convert(sentence: Any, index: int, vocab: Vocab, labels: LabelChoice, report: ConversionReport) -> Doc:
+    words = checked_words(field_of(sentence, "tokens", list))
+    entities = field_of(sentence, "entities", list)
+    relations = field_of(sentence, "relations", list)
+    builder = DocBuilder(vocab, words, source=str(sentence.get("orig_id", index)))
+    spans = [_mention(builder, entity) for entity in entities]
+    for relation in relations:
+        _relation(builder, relation, spans, labels)
+    return builder.build(report)
+
+
+def _mention(builder: DocBuilder, entity: Any) -> Span | None:
+    entity = entity if isinstance(entity, dict) else {}
+    return builder.add_mention(entity.get("start"), entity.get("end"), entity.get("type"))
+
+
+def _relation(builder: DocBuilder, relation: Any, spans: list[Span | None], labels: LabelChoice) -> None:
+    if not isinstance(relation, dict):
+        builder.leave_out_relation(MALFORMED_RELATION)
+        return
+    head, tail = (_argument(relation.get(side), spans) for side in ("head", "tail"))
+    if head is None or tail is None:
+        builder.leave_out_relation(NO_ARGUMENT)
+        return
+    try:
+        label = labels.resolve(relation.get("type"))
+    except Unconvertible as error:
+        builder.leave_out_relation(error.reason, [(head, tail)])
+    else:
+        builder.add_relation(label, [(head, tail)])
+
+
+def _argument(index: Any, spans: list[Span | None]) -> Span | None:
+    return spans[index] if is_offset(index) and 0 <= index < len(spans) else None
