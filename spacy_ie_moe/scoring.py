@@ -96,6 +96,8 @@ class RelationScores:
     strict, entities: counts over the corpus; entities are ``doc.ents``, boundaries and type.
     confusion: how often a gold label (``None``: no relation) met a predicted one (``None``: not found) on the
         same head and tail. A row sums to the support of its label, a column to the predictions of its label.
+    unrecorded: how many of the false positives lie on one of the reference's ``user_data["ignored_pairs"]``:
+        a relation holds for the pair that gold does not record. They count as false positives all the same.
     """
 
     documents: list[Counts]
@@ -103,6 +105,7 @@ class RelationScores:
     strict: Counts
     entities: Counts
     confusion: Confusion
+    unrecorded: int = 0
 
     @property
     def micro(self) -> Counts:
@@ -128,6 +131,7 @@ class RelationScores:
             "macro_union": self.macro_union._asdict(),
             "strict": self.strict.to_json(),
             "entities": self.entities.to_json(),
+            "false_positives_on_unrecorded_pairs": self.unrecorded,
             "per_label": {label: counts.to_json() for label, counts in self.per_label.items()},
             "confusion": [
                 {"gold": gold, "predicted": predicted, "count": count}
@@ -227,6 +231,7 @@ def score_relations(examples: Iterable[Example], *, symmetric: Collection[str] =
     per_label: dict[str, Counts] = {}
     strict = entities = Counts()
     confusion: Confusion = Counter()
+    unrecorded = 0
     for example in examples:
         reference, prediction = example.reference, example.predicted
         _check_same_text(reference, prediction)
@@ -241,7 +246,12 @@ def score_relations(examples: Iterable[Example], *, symmetric: Collection[str] =
             relation_triples(prediction, symmetric=symmetric, strict=True),
         )
         entities += count_sets(_entities(reference), _entities(prediction))
-    return RelationScores(documents, dict(sorted(per_label.items())), strict, entities, confusion)
+        ignored = _ignored_pairs(reference)
+        unrecorded += sum(
+            (head, tail) in ignored or (label in symmetric and (tail, head) in ignored)
+            for head, tail, label in predicted - gold
+        )
+    return RelationScores(documents, dict(sorted(per_label.items())), strict, entities, confusion, unrecorded)
 
 
 def score_classification(
@@ -335,6 +345,13 @@ def _boundaries(doc: Doc) -> list[int]:
 def _entities(doc: Doc) -> set[tuple[int, int, str]]:
     offsets = _boundaries(doc)
     return {(offsets[span.start], offsets[span.end], span.label_) for span in doc.ents}
+
+
+def _ignored_pairs(doc: Doc) -> set[tuple[tuple[int, int], tuple[int, int]]]:
+    """The arguments of ``doc.user_data["ignored_pairs"]``, which the corpus converters write."""
+    offsets = _boundaries(doc)
+    pairs = ([offsets[token] for token in pair] for pair in doc.user_data.get("ignored_pairs", ()))
+    return {((start, end), (tail_start, tail_end)) for start, end, tail_start, tail_end in pairs}
 
 
 def _check_same_text(reference: Doc, predicted: Doc) -> None:

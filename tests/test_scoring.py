@@ -175,6 +175,15 @@ def test_other_tokenisation_and_whitespace() -> None:
     assert score_relations([Example(predicted, reference)]).micro == Counts(1, 0, 0)
 
 
+def test_false_positives_on_pairs_with_an_unrecorded_relation_are_told_apart() -> None:
+    predicted: list[Fact] = [(ANN, ACME, "works_at"), (ANN, ACME, "owns"), (BOB, ROME, "a"), (ROME, BOB, "b")]
+    example = make_example([(ANN, ACME, "works_at")], predicted)
+    example.reference.user_data["ignored_pairs"] = [[*ANN[:2], *ACME[:2]], [*BOB[:2], *ROME[:2]]]
+    scores = score_relations([example])
+    assert (scores.micro, scores.unrecorded) == (Counts(1, 3, 0), 2)
+    assert score_relations([example], symmetric=["b"]).unrecorded == 3
+
+
 def test_different_texts_are_refused() -> None:
     with pytest.raises(ValueError, match="different texts"):
         score_relations([Example(make_doc([], words=["Ann"]), make_doc([], words=["Bob"]))])

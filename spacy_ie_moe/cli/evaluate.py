@@ -1,2 +1,268 @@
-def evaluate() -> None:
-    """Not written yet."""
+"""``spacy-ie-moe evaluate``: score the relations that a pipeline finds against gold documents.
+
+``spacy evaluate`` gives a pipeline no entities to relate and prints no relation scores; this command
+does both, and counts every gold relation, also those that the pipeline never considered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import spacy
+import typer
+from spacy.language import Language
+from spacy.training import Example
+
+from ..corpora.reader import create_relation_corpus
+from ..labels import LabelsInput, parse_labels
+from ..scoring import Counts, RelationScores, bootstrap_f1, score_relations, sort_confusion
+
+BUNDLED = "bundled"
+CONFUSIONS_SHOWN = 10
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="A spaCy pipeline: a package or folder; 'bundled' is this package's own.")
+    ],
+    data: Annotated[list[Path], typer.Argument(help="Gold documents: .spacy files, or folders of them.")],
+    gold_ents: Annotated[
+        bool,
+        typer.Option(
+            "--gold-ents", help="Give the pipeline the gold entities, and score its relations only."
+        ),
+    ] = False,
+    labels: Annotated[str | None, typer.Option(help="Relation labels to look for, comma-separated.")] = None,
+    labels_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="The same in a file: one label per line, or JSON."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Lowest score of a relation; default: the pipeline's.")
+    ] = None,
+    symmetric: Annotated[
+        str,
+        typer.Option(
+            help="Labels of which head and tail can be swapped, comma-separated, "
+            "besides those that the labels file marks so."
+        ),
+    ] = "",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Documents per batch; default: the pipeline's.")
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Resamplings of the documents for a 95% interval of micro F1.")
+    ] = 0,
+    output: Annotated[Path | None, typer.Option(help="Write scores and settings to this JSON file.")] = None,
+) -> None:
+    """Score the relations that MODEL finds in DATA."""
+    if labels is not None and labels_file is not None:
+        _fail("--labels and --labels-file both give labels; expected one of them.", code=2)
+    if output is not None and not output.parent.is_dir():
+        _fail(f"--output is {output}, but there is no folder {output.parent}.", code=2)
+    try:
+        given = _given_labels(labels, labels_file)
+        nlp = _load(model)
+        examples = [
+            example for path in data for example in create_relation_corpus(path, gold_ents=gold_ents)(nlp)
+        ]
+        settings: dict[str, Any] = {
+            "model": model,
+            "data": [str(path) for path in data],
+            "gold_ents": gold_ents,
+            "labels": _set_labels(nlp, given, _gold_labels(examples), keep_own=model != BUNDLED),
+            "threshold": _set_threshold(nlp, threshold),
+            "symmetric": sorted({*_split(symmetric), *_symmetric(given)}),
+            "disabled": _entity_pipes(nlp) if gold_ents else [],
+        }
+        before = _unscored_pairs(nlp)
+        predictions = _predict(nlp, examples, disabled=settings["disabled"], batch_size=batch_size)
+        scores = score_relations(predictions, symmetric=settings["symmetric"])
+        unscored = {name: count - before[name] for name, count in _unscored_pairs(nlp).items()}
+        if gold_ents and (scores.entities.fp or scores.entities.fn):
+            _note("a component changed the given gold entities: see the entity scores.")
+        result: dict[str, Any] = {"settings": settings, **scores.to_json(), "unscored_pairs": unscored}
+        if bootstrap:
+            low, high = bootstrap_f1(scores.documents, samples=bootstrap)
+            result["micro_f1_interval"] = {"level": 0.95, "low": low, "high": high, "samples": bootstrap}
+        typer.echo("\n".join(_report(scores, result)))
+        if output is not None:
+            output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
+    except (OSError, ValueError, ImportError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str, *, code: int = 1) -> NoReturn:
+    typer.echo(f"Error: {' '.join(message.split())}", err=True)
+    raise typer.Exit(code)
+
+
+def _note(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+def _split(text: str) -> list[str]:
+    return [name for name in (part.strip() for part in text.split(",")) if name]
+
+
+def _load(model: str) -> Language:
+    if model != BUNDLED:
+        return spacy.load(model)
+    from ..pipeline import bundled_pipeline
+
+    return bundled_pipeline()
+
+
+def _given_labels(text: str | None, path: Path | None) -> LabelsInput | None:
+    """The labels of the command line, checked; None where it has none."""
+    if path is not None:
+        labels, where = _labels_of(path), str(path)
+    elif text is not None:
+        labels, where = _split(text), "--labels"
+    else:
+        return None
+    if not parse_labels(labels, where=where):
+        raise ValueError(f"{where} has no label; expected at least one.")
+    return labels
+
+
+def _symmetric(given: LabelsInput | None) -> list[str]:
+    return [label.name for label in parse_labels(given or []) if label.symmetric]
+
+
+def _labels_of(path: Path) -> Any:
+    text = path.read_text(encoding="utf8")
+    if text.lstrip()[:1] not in ("[", "{"):
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}).") from None
+
+
+def _gold_labels(examples: Iterable[Example]) -> list[str]:
+    labels = {relation["label"] for example in examples for relation in example.reference._.relations}
+    if not labels:
+        raise ValueError(
+            "the data have no relation; expected gold Doc._.relations, "
+            "which a DocBin keeps with store_user_data=True."
+        )
+    return sorted(labels)
+
+
+def _relation_pipes(nlp: Language, attribute: str) -> list[tuple[str, Any]]:
+    """Name and component of those that find relations and have ``attribute``."""
+    return [
+        (name, pipe)
+        for name, pipe in nlp.pipeline
+        if "doc._.relations" in nlp.get_pipe_meta(name).assigns and hasattr(pipe, attribute)
+    ]
+
+
+def _entity_pipes(nlp: Language) -> list[str]:
+    """The components that set entities, without those that find relations as well."""
+    assigned = {name: nlp.get_pipe_meta(name).assigns for name in nlp.pipe_names}
+    return [
+        name
+        for name, attributes in assigned.items()
+        if "doc.ents" in attributes and "doc._.relations" not in attributes
+    ]
+
+
+def _set_labels(
+    nlp: Language, given: LabelsInput | None, gold_labels: list[str], *, keep_own: bool
+) -> dict[str, list[str]]:
+    """Set the labels of zero-shot components; the names each of them then looks for.
+
+    Without given labels a component keeps its own if ``keep_own`` and one of them is gold. Otherwise it could
+    only score 0, so it looks for the gold labels.
+    """
+    pipes = _relation_pipes(nlp, "set_labels")
+    if given is not None and not pipes:
+        raise ValueError(f"--labels is given, but no component takes labels: {_components(nlp)}.")
+    for name, pipe in pipes:
+        own = set(getattr(pipe, "labels", None) or ())
+        if given is not None:
+            pipe.set_labels(given)
+        elif keep_own and own.intersection(gold_labels):
+            _note(f"{name} looks for its own labels ({len(own)}); --labels sets others.")
+        else:
+            _note(f"{name} looks for the gold labels of the data ({len(gold_labels)}); --labels sets others.")
+            pipe.set_labels(gold_labels)
+    return {name: list(pipe.labels) for name, pipe in pipes}
+
+
+def _set_threshold(nlp: Language, threshold: float | None) -> dict[str, float]:
+    """Set the threshold of the components that have one, if it is given; the one each of them then uses."""
+    pipes = _relation_pipes(nlp, "threshold")
+    if threshold is not None:
+        if not pipes:
+            raise ValueError(f"--threshold is given, but no component has one: {_components(nlp)}.")
+        for _, pipe in pipes:
+            pipe.threshold = threshold
+    return {name: pipe.threshold for name, pipe in pipes}
+
+
+def _components(nlp: Language) -> str:
+    return ", ".join(nlp.pipe_names) or "it is empty"
+
+
+def _unscored_pairs(nlp: Language) -> dict[str, int]:
+    """By component: the pairs so far that no window of the model could hold."""
+    return {name: int(pipe.unscored_pairs) for name, pipe in _relation_pipes(nlp, "unscored_pairs")}
+
+
+def _predict(
+    nlp: Language, examples: list[Example], *, disabled: list[str], batch_size: int | None
+) -> Iterator[Example]:
+    with nlp.select_pipes(disable=disabled):
+        docs = nlp.pipe((example.predicted for example in examples), batch_size=batch_size)
+        for example, predicted in zip(examples, docs, strict=True):
+            yield Example(predicted, example.reference)
+
+
+def _report(scores: RelationScores, result: dict[str, Any]) -> Iterator[str]:
+    """The lines of the printed report; ratios in percent."""
+    micro = scores.micro
+    documents, predicted = len(scores.documents), micro.tp + micro.fp
+    yield f"{documents} documents, {micro.support} gold relations, {predicted} predicted"
+    if scores.unrecorded:
+        yield f"{scores.unrecorded} of {micro.fp} false positives are on pairs whose relation gold leaves out"
+    for name, count in result["unscored_pairs"].items():
+        yield f"{name}: {count} pairs not scored, no window holds both arguments"
+    width = max(len("strict (entity types too)"), *map(len, scores.per_label))
+    yield ""
+    yield _row("", width, ("P", "R", "F1"), ("tp", "fp", "fn"))
+    yield _counts_row("micro", width, micro)
+    if "micro_f1_interval" in result:
+        interval = result["micro_f1_interval"]
+        yield f"{'  95% interval of F1':{width}}  {100 * interval['low']:.2f} to {100 * interval['high']:.2f}"
+    yield _row("macro (gold labels)", width, scores.macro)
+    yield _row("macro (predicted too)", width, scores.macro_union)
+    yield _counts_row("strict (entity types too)", width, scores.strict)
+    given = result["settings"]["gold_ents"]
+    yield _counts_row("entities (given)" if given else "entities", width, scores.entities)
+    yield ""
+    yield _row("label", width, ("P", "R", "F1"), ("tp", "fp", "fn"))
+    for label, counts in sorted(scores.per_label.items(), key=lambda item: (-item[1].support, item[0])):
+        yield _counts_row(label, width, counts)
+    confusions = [(cell, count) for cell, count in sort_confusion(scores.confusion) if cell[0] != cell[1]]
+    if confusions:
+        yield ""
+        shown = min(len(confusions), CONFUSIONS_SHOWN)
+        yield f"gold -> predicted on the same pair, the {shown} most frequent of {len(confusions)}"
+    for (expected, found), count in confusions[:CONFUSIONS_SHOWN]:
+        yield f"{count:7}  {expected or '(no relation)'} -> {found or '(no relation)'}"
+
+
+def _counts_row(name: str, width: int, counts: Counts) -> str:
+    ratios = (counts.precision, counts.recall, counts.f1)
+    return _row(name, width, ratios, (counts.tp, counts.fp, counts.fn))
+
+
+def _row(name: str, width: int, ratios: Sequence[float | str], counts: Sequence[int | str] = ()) -> str:
+    cells = [f"{cell:>7}" if isinstance(cell, str) else f"{100 * cell:7.2f}" for cell in ratios]
+    return "  ".join([f"{name:{width}}", *cells, *(f"{count:>7}" for count in counts)])
