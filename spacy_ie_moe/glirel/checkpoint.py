@@ -1,0 +1,281 @@
+"""Networks in files: our own format, and the reading of the reference's published one. PyTorch only.
+
+Own format, complete without a hub: ``config.json`` (settings, the encoder's config, the label set, a version and
+the hash of the weights), ``model.safetensors`` and ``tokenizer.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import AutoConfig
+
+from ..encoder import WordPieces, load_encoder
+from .anchored import AnchoredNetwork
+from .network import SPECIAL_TOKENS, PromptNetwork
+
+FORMAT, VERSION = "spacy_ie_moe.glirel", 1
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+REFERENCE_CONFIG, REFERENCE_WEIGHTS = "glirel_config.json", "pytorch_model.bin"
+BUNDLED = Path(__file__).parent.parent / "models"
+
+PROMPT_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768,
+    "subtoken_pooling": "first",
+    "span_marker_mode": "markerv1",
+    "label_embed_strategy": "both",
+    "scorer": "dot",
+    "refinement": "reference",
+    "refine_relation": False,
+    "refine_prompt": False,
+    "ffn_mul": 4,
+    "dropout": 0.4,
+    "max_len": 512,
+}
+"""Settings of ``PromptNetwork``: the names and, but for ``refinement``, the values of the reference's large model."""
+
+ANCHORED_DEFAULTS: dict[str, Any] = {
+    "scale": 14.0,
+    "bias": -5.0,
+    "reach": 16,
+    "role_size": 128,
+    "dropout": 0.1,
+    "max_len": None,
+}
+"""Settings of ``AnchoredNetwork``."""
+
+NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "prompt": (PromptNetwork, PROMPT_DEFAULTS),
+    "anchored": (AnchoredNetwork, ANCHORED_DEFAULTS),
+}
+CHOICES = {
+    "subtoken_pooling": ("first", "last", "mean", "sum", "first_last"),
+    "span_marker_mode": ("markerv1", "markerv2"),
+    "label_embed_strategy": ("label", "ent_token", "both"),
+    "scorer": ("dot", "dot_thresh", "dot_norm", "concat_proj"),
+    "refinement": ("reference", "paper"),
+}
+
+_REFERENCE_NAMES = {
+    "token_rep_layer.bert_layer.model.": "encoder.",
+    "token_rep_layer.projection.": "projection.",
+    "rnn.lstm.": "lstm.lstm.",
+    "span_rep_layer.rel_rep_layer.span_marker.": "marker.",
+    "span_rep_layer.rel_rep_layer.out_project.": "pair_layer.out_project.",
+    "prompt_rep_layer.": "label_layer.",
+    "refine_relation.": "refine_pairs.",
+    "refine_prompt.": "refine_labels.",
+    "scorer.": "scorer.",
+}
+_UNUSED = ("coref_classifier.", "token_rep_layer.bert_layer.model.pooler.")
+"""Parts of reference checkpoints that no prediction uses."""
+
+
+@dataclass
+class Bundle:
+    """A network with all that is needed to write it down again.
+
+    labels: the label set that it was trained on, used where a user gives none.
+    """
+
+    network: nn.Module
+    kind: str
+    settings: dict[str, Any]
+    encoder_config: dict[str, Any]
+    labels: list[str] = field(default_factory=list)
+
+
+def new(
+    kind: str, encoder: str | Path, *, revision: str | None = None, settings: Mapping[str, Any] | None = None
+) -> Bundle:
+    """An untrained network on the pretrained ``encoder`` of a folder or hub id. kind: "prompt" or "anchored"."""
+    special = SPECIAL_TOKENS if kind == "prompt" else ()
+    pieces = WordPieces.from_pretrained(encoder, revision, special)
+    pretrained = load_encoder(encoder, revision)
+    settings = {**(settings or {})}
+    if kind == "prompt":
+        # New rows are drawn like the encoder's own; the covariance of the whole table is not worth its time.
+        pretrained.resize_token_embeddings(len(pieces), mean_resizing=False)
+        settings["vocab_size"] = len(pieces)
+    bundle = _build(kind, settings, pretrained.config.to_diff_dict(), pieces)
+    bundle.network.encoder.load_state_dict(pretrained.state_dict())
+    return bundle
+
+
+def load(source: str | Path, *, revision: str | None = None) -> Bundle:
+    """The network of a bundled name, a folder or a hub id, in our own format or the reference's.
+
+    Raises ``ValueError`` or ``FileNotFoundError`` that names what is wrong and what was expected.
+    """
+    folder = _find(source, revision)
+    if (folder / REFERENCE_CONFIG).exists():
+        return _load_reference(folder, source)
+    return from_files({name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS, TOKENIZER)}, source)
+
+
+def _find(source: str | Path, revision: str | None) -> Path:
+    for folder in (BUNDLED / str(source), Path(source)):
+        if any((folder / name).exists() for name in (CONFIG, REFERENCE_CONFIG)):
+            missing = [name for name in (WEIGHTS, TOKENIZER) if not (folder / name).exists()]
+            if (folder / CONFIG).exists() and not (folder / REFERENCE_CONFIG).exists() and missing:
+                raise FileNotFoundError(f"checkpoint {str(source)!r} lacks {missing[0]}; expected it in {folder}.")
+            return folder
+    if Path(source).exists() or str(source).count("/") != 1:
+        raise FileNotFoundError(
+            f"checkpoint {str(source)!r} is neither a bundled model ({', '.join(bundled_names())}), nor a folder with "
+            f"{CONFIG} or {REFERENCE_CONFIG}, nor a hub id of the form owner/name."
+        )
+    from huggingface_hub import snapshot_download
+
+    wanted = [CONFIG, WEIGHTS, TOKENIZER, REFERENCE_CONFIG, REFERENCE_WEIGHTS]
+    return Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
+
+
+def bundled_names() -> list[str]:
+    """The names of the networks that come with the package."""
+    found = (path.parent for path in BUNDLED.glob(f"*/{WEIGHTS}"))
+    return sorted(folder.name for folder in found if FORMAT in (folder / CONFIG).read_text("utf8"))
+
+
+def to_files(bundle: Bundle, *, dtype: torch.dtype = torch.float32) -> dict[str, bytes]:
+    """The files of a network in our own format; ``dtype`` is that of the weights in the file."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in bundle.network.state_dict().items()}
+    weights = save_safetensors({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()})
+    pieces: WordPieces = bundle.network.pieces
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "network": bundle.kind,
+        "settings": bundle.settings,
+        "labels": bundle.labels,
+        "pad_id": pieces.pad_id,
+        "encoder": bundle.encoder_config,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    return {
+        CONFIG: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode("utf8"),
+        WEIGHTS: weights,
+        TOKENIZER: pieces.tokenizer.to_str().encode("utf8"),
+    }
+
+
+def save(bundle: Bundle, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a network to a folder in our own format."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in to_files(bundle, dtype=dtype).items():
+        (folder / name).write_bytes(content)
+
+
+def from_files(files: Mapping[str, bytes], source: str | Path = "") -> Bundle:
+    """The network of ``to_files``. Raises ``ValueError`` on another format, a newer version or damaged weights."""
+    config = json.loads(files[CONFIG])
+    if config.get("format") != FORMAT:
+        raise ValueError(f"checkpoint {str(source)!r} has the format {config.get('format')!r}; expected {FORMAT!r}.")
+    if config["version"] > VERSION:
+        raise ValueError(
+            f"checkpoint {str(source)!r} has version {config['version']}; this spacy_ie_moe reads up to {VERSION}."
+        )
+    if hashlib.sha256(files[WEIGHTS]).hexdigest() != config["weights_sha256"]:
+        raise ValueError(f"checkpoint {str(source)!r}: {WEIGHTS} is not the file that {CONFIG} was written for.")
+    pieces = WordPieces(Tokenizer.from_str(files[TOKENIZER].decode("utf8")), config["pad_id"])
+    bundle = _build(config["network"], config["settings"], config["encoder"], pieces)
+    bundle.labels = config["labels"]
+    _fill(bundle.network, load_safetensors(files[WEIGHTS]), source)
+    return bundle
+
+
+def _build(
+    kind: str, settings: Mapping[str, Any], encoder_config: dict[str, Any], pieces: WordPieces
+) -> Bundle:
+    """A network of a kind, its parameters not loaded."""
+    if kind not in NETWORKS:
+        raise ValueError(f"network is {kind!r}; expected one of {', '.join(NETWORKS)}.")
+    network, defaults = NETWORKS[kind]
+    unknown = set(settings) - set(defaults) - {"vocab_size"}
+    if unknown:
+        raise ValueError(f"settings of the {kind} network have {min(unknown)!r}; expected {', '.join(defaults)}.")
+    settings = {**defaults, **settings}
+    for name, choices in CHOICES.items():
+        if name in settings and settings[name] not in choices:
+            raise ValueError(f"{name} is {settings[name]!r}; expected one of {', '.join(choices)}.")
+    encoder_config = _portable(encoder_config)
+    return Bundle(network(settings, encoder_config, pieces).eval(), kind, settings, encoder_config)
+
+
+def _portable(encoder_config: dict[str, Any]) -> dict[str, Any]:
+    """An encoder's config without what is true on one machine only."""
+    return {name: value for name, value in encoder_config.items() if name not in ("_name_or_path", "torch_dtype")}
+
+
+def _fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], source: str | Path) -> None:
+    """Load parameters under strict names and shapes."""
+    expected = network.state_dict()
+    problems = (
+        [f"lacks {name}" for name in expected if name not in tensors]
+        + [f"has {name} in excess" for name in tensors if name not in expected]
+        + [
+            f"has {name} of shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in tensors and tensors[name].shape != tensor.shape
+        ]
+    )
+    if problems:
+        raise ValueError(
+            f"the weights of checkpoint {str(source)!r} do not fit its config: it {problems[0]} "
+            f"({len(problems)} such problems)."
+        )
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+
+
+def _load_reference(folder: Path, source: str | Path) -> Bundle:
+    """A checkpoint of the reference: everything but the encoder's config and tokenizer is in the folder."""
+    config = json.loads((folder / REFERENCE_CONFIG).read_text("utf8"))
+    if "span_marker_mode" not in config:
+        raise ValueError(
+            f"checkpoint {str(source)!r} has no span_marker_mode in {REFERENCE_CONFIG}; expected one of GLiREL 1.x."
+        )
+    encoder = _encoder_source(folder, config["model_name"])
+    if not (folder / REFERENCE_WEIGHTS).exists():
+        raise FileNotFoundError(f"checkpoint {str(source)!r} lacks {REFERENCE_WEIGHTS}.")
+    state = torch.load(folder / REFERENCE_WEIGHTS, map_location="cpu", weights_only=True)
+    tensors = _rename(state)
+    settings = {name: config[name] for name in PROMPT_DEFAULTS if name in config}
+    if settings["subtoken_pooling"] == "mean":
+        settings["subtoken_pooling"] = "sum"  # what the reference computes under that name
+    settings["vocab_size"] = next(
+        len(tensor) for name, tensor in tensors.items() if name.endswith("embeddings.word_embeddings.weight")
+    )
+    pieces = WordPieces.from_pretrained(encoder, special=SPECIAL_TOKENS)
+    bundle = _build("prompt", settings, AutoConfig.from_pretrained(encoder).to_diff_dict(), pieces)
+    _fill(bundle.network, tensors, source)
+    return bundle
+
+
+def _encoder_source(folder: Path, model_name: str) -> str:
+    """The encoder of a reference checkpoint: a path relative to its folder if there is one, else as it stands."""
+    beside = folder / model_name
+    return str(beside.resolve()) if (beside / "config.json").exists() else model_name
+
+
+def _rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The reference's names of parameters turned into ours."""
+    renamed = {}
+    for name, tensor in state.items():
+        if name.startswith(_UNUSED) or name.endswith("embeddings.position_ids"):
+            continue
+        prefix: Sequence[str] = [prefix for prefix in _REFERENCE_NAMES if name.startswith(prefix)]
+        renamed[_REFERENCE_NAMES[prefix[0]] + name[len(prefix[0]) :] if prefix else name] = tensor
+    return renamed
