@@ -103,6 +103,8 @@ def convert(
     except (ValueError, OSError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
+    for label in labels.unseen():
+        typer.echo(f"Warning: no relation read has the label {label!r} of --only or --exclude.", err=True)
     typer.echo(_table(report))
 
 

@@ -112,17 +112,22 @@ class ConversionReport:
         return rows
 
 
-@dataclass(frozen=True)
+@dataclass
 class LabelChoice:
     """Which relations are converted, and under which label.
 
     names: relation id to label; None keeps ids as labels. only: the labels to keep, None for all. exclude:
-    the labels to leave out.
+    the labels to leave out. seen: the labels that were met, chosen or not.
     """
 
     names: Mapping[str, str] | None = None
     only: Collection[str] | None = None
     exclude: Collection[str] = ()
+    seen: set[str] = field(default_factory=set, repr=False)
+
+    def unseen(self) -> list[str]:
+        """The labels to keep or to leave out that no relation had so far: misspelt ones, perhaps."""
+        return sorted({*(self.only or ()), *self.exclude} - self.seen)
 
     def resolve(self, relation_id: Any, default: Callable[[str], str] = str) -> str:
         """The label of ``relation_id``; ``default`` makes it where there are no names.
@@ -134,6 +139,7 @@ class LabelChoice:
         if self.names is not None and relation_id not in self.names:
             raise Unconvertible(UNKNOWN_RELATION)
         label = default(relation_id) if self.names is None else self.names[relation_id]
+        self.seen.add(label)
         if label in self.exclude or (self.only is not None and label not in self.only):
             raise Unconvertible(EXCLUDED_LABEL)
         return label
@@ -350,10 +356,9 @@ _NO_SPACE_AFTER = frozenset([*"([{$£€", "``"])
 
 def guess_spaces(words: Sequence[str]) -> list[bool]:
     """Whether a space follows each word, for sources that give words only: none around clear punctuation."""
-    following = [*words[1:], ""]
     return [
         bool(after) and after not in _NO_SPACE_BEFORE and word not in _NO_SPACE_AFTER
-        for word, after in zip(words, following, strict=True)
+        for word, after in zip(words, [*words[1:], ""], strict=False)
     ]
 
 

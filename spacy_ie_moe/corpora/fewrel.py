@@ -47,7 +47,7 @@ def read(
     path: str | Path,
     vocab: Vocab,
     *,
-    labels: LabelChoice = LabelChoice(),
+    labels: LabelChoice | None = None,
     part: Part = Part(),
     seed: int = 0,
     report: ConversionReport | None = None,
@@ -62,6 +62,7 @@ def read(
     """
     if per_relation is not None and per_relation < 1:
         raise ValueError(f"per_relation is {per_relation}; expected a number of at least 1.")
+    labels = labels or LabelChoice()
     report = report or ConversionReport()
     by_relation = load_json(path, dict, "a map of relation id to instances with tokens, h and t")
     instances = select_part(

@@ -7,6 +7,7 @@ passages with ``passage`` (text), ``fold``, ``facts`` and ``no_fact_properties``
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def read(
     path: str | Path,
     vocab: Vocab,
     *,
-    labels: LabelChoice = LabelChoice(),
+    labels: LabelChoice | None = None,
     part: Part = Part(),
     seed: int = 0,
     report: ConversionReport | None = None,
@@ -55,6 +56,7 @@ def read(
     are by document. The source id is ``document/first character``. Raises ``FileNotFoundError`` and
     ``ValueError``.
     """
+    labels = labels or LabelChoice()
     report = report or ConversionReport()
     tokenizer = english_tokenizer()
     passages = load_json(path, list, "a list of passages with passage, fold and facts")
@@ -70,8 +72,9 @@ def read(
             yield doc
 
 
+@cache
 def english_tokenizer() -> Tokenizer:
-    """The tokenizer of ``spacy.blank("en")``, without a pipeline, which would load every installed component."""
+    """The tokenizer of ``spacy.blank("en")``, without a pipeline: that loads every installed component."""
     defaults = English.Defaults
     return Tokenizer(
         create_vocab("en", defaults),

@@ -57,7 +57,7 @@ def read(
     path: str | Path,
     vocab: Vocab,
     *,
-    labels: LabelChoice = LabelChoice(),
+    labels: LabelChoice | None = None,
     part: Part = Part(),
     seed: int = 0,
     report: ConversionReport | None = None,
@@ -74,6 +74,7 @@ def read(
     """
     _check_option("unit", unit, UNITS)
     _check_option("mentions", mentions, _PAIRINGS)
+    labels = labels or LabelChoice()
     report = report or ConversionReport()
     documents = load_json(path, list, "a list of documents with title, sents, vertexSet and labels")
     pairing = _within_sentences if unit == "sentence" else _PAIRINGS[mentions]

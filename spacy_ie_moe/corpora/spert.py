@@ -34,7 +34,7 @@ def read(
     path: str | Path,
     vocab: Vocab,
     *,
-    labels: LabelChoice = LabelChoice(),
+    labels: LabelChoice | None = None,
     part: Part = Part(),
     seed: int = 0,
     report: ConversionReport | None = None,
@@ -44,6 +44,7 @@ def read(
     Entities are token offsets ``[start, end)``; relations name their arguments by index in the entities. The
     source id is ``orig_id``, or the position in the file. Raises ``FileNotFoundError`` and ``ValueError``.
     """
+    labels = labels or LabelChoice()
     report = report or ConversionReport()
     sentences = load_json(path, list, "a list of sentences with tokens, entities and relations")
     for index, sentence in select_part(
