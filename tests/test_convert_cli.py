@@ -145,6 +145,7 @@ def test_folds(run):
     assert len(docs) == 2
     assert labels(docs) == {"child of"}
     assert counts(result)["left out: other fold"] == 1
+    assert "mentions read" not in counts(result)  # the format lists none
 
 
 def test_unit_and_mentions(run):

@@ -106,7 +106,8 @@ class ConversionReport:
             ("mentions", self.mentions),
             ("annotated relations", self.relations),
         ):
-            rows.append((f"{kind} read", tally.read))
+            if tally.read or tally is self.instances:  # KnowledgeNet, for one, lists no mentions
+                rows.append((f"{kind} read", tally.read))
             rows.extend((f"  left out: {reason}", count) for reason, count in sorted(tally.left_out.items()))
         rows.extend((f"note: {note}", count) for note, count in sorted(self.notes.items()))
         return rows
