@@ -10,8 +10,7 @@ from spacy_ie_moe.cli import app
 
 FEWREL = {
     relation_id: [
-        {"tokens": [f"Ann{i}", "of", "Bern"], "h": ["ann", "Q1", [[0]]], "t": ["bern", "Q2", [[2]]]}
-        for i in range(10)
+        {"tokens": [f"Ann{i}", "of", "Bern"], "h": ["ann", "Q1", [[0]]], "t": ["bern", "Q2", [[2]]]} for i in range(10)
     ]
     for relation_id in ("P19", "P20")
 }

@@ -587,9 +587,7 @@ def test_random_spert(sentences, labels):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.dictionaries(st.sampled_from(["A", "B_C"]), st.lists(FEWREL, max_size=3)), CHOICES, st.integers(1, 3)
-)
+@given(st.dictionaries(st.sampled_from(["A", "B_C"]), st.lists(FEWREL, max_size=3)), CHOICES, st.integers(1, 3))
 def test_random_fewrel(by_relation, labels, limit):
     docs, report = convert(fewrel, by_relation, labels=labels, per_relation=limit)
     assert len(docs) + sum(report.instances.left_out.values()) == sum(map(len, by_relation.values()))

@@ -57,9 +57,7 @@ def convert(
         int | None,
         typer.Option(help="fewrel: a random sample of at most so many instances of each relation."),
     ] = None,
-    folds: Annotated[
-        str | None, typer.Option(help="knowledgenet: the folds to convert, for example 1,2,3.")
-    ] = None,
+    folds: Annotated[str | None, typer.Option(help="knowledgenet: the folds to convert, for example 1,2,3.")] = None,
     unit: Annotated[
         str | None, typer.Option(help="re-docred: one Doc for each 'document' (default) or 'sentence'.")
     ] = None,
@@ -159,10 +157,7 @@ def _write(doc_bin: DocBin, output: Path) -> None:
 
 
 def _reasons(report: ConversionReport) -> str:
-    return (
-        ", ".join(f"{reason}: {count}" for reason, count in sorted(report.instances.left_out.items()))
-        or "empty"
-    )
+    return ", ".join(f"{reason}: {count}" for reason, count in sorted(report.instances.left_out.items())) or "empty"
 
 
 def _table(report: ConversionReport) -> str:

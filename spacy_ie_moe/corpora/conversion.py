@@ -155,9 +155,7 @@ class Part:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= 1:
-            raise ValueError(
-                f"part is {self.start:g}:{self.stop:g}; expected two fractions A:B with 0 <= A < B <= 1."
-            )
+            raise ValueError(f"part is {self.start:g}:{self.stop:g}; expected two fractions A:B with 0 <= A < B <= 1.")
 
     @classmethod
     def parse(cls, text: str) -> Part:

@@ -82,8 +82,7 @@ def _instances(by_relation: dict[str, Any], path: str | Path) -> Iterator[_Insta
     for relation_id, instances in by_relation.items():
         if not isinstance(instances, list):
             raise ValueError(
-                f"{path} holds a {type(instances).__name__} for relation {relation_id!r}; "
-                f"expected a list of instances."
+                f"{path} holds a {type(instances).__name__} for relation {relation_id!r}; expected a list of instances."
             )
         for index, data in enumerate(instances):
             yield _Instance(relation_id, index, data)

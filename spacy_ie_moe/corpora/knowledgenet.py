@@ -92,9 +92,7 @@ def property_label(name: str) -> str:
     return name.lower().replace("_", " ")
 
 
-def _convert(
-    passage: Any, tokenizer: Tokenizer, vocab: Vocab, labels: LabelChoice, report: ConversionReport
-) -> Doc:
+def _convert(passage: Any, tokenizer: Tokenizer, vocab: Vocab, labels: LabelChoice, report: ConversionReport) -> Doc:
     text = field_of(passage, "passage", str)
     facts = field_of(passage, "facts", list)
     checked_words([text])
@@ -129,8 +127,7 @@ def _fact(builder: DocBuilder, fact: Any, labels: LabelChoice) -> None:
         if not isinstance(fact, dict):
             raise Unconvertible(MALFORMED_RELATION)
         arguments = [
-            _argument(builder.doc, fact.get(f"{side}_start"), fact.get(f"{side}_end"))
-            for side in ("subject", "object")
+            _argument(builder.doc, fact.get(f"{side}_start"), fact.get(f"{side}_end")) for side in ("subject", "object")
         ]
     except Unconvertible as error:
         builder.leave_out_relation(error.reason)

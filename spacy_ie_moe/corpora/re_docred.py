@@ -159,9 +159,7 @@ def _extent(mention: Any, sentences: list[list[str]]) -> tuple[int, int, int]:
     return offset + position[0], offset + position[1], sentence
 
 
-def _fact(
-    builder: DocBuilder, fact: Any, entities: list[Entity], labels: LabelChoice, pairing: Pairing
-) -> None:
+def _fact(builder: DocBuilder, fact: Any, entities: list[Entity], labels: LabelChoice, pairing: Pairing) -> None:
     if not isinstance(fact, dict):
         builder.leave_out_relation(MALFORMED_RELATION)
         return

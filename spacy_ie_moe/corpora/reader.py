@@ -35,9 +35,7 @@ def create_relation_corpus(
     sample in each epoch. Documents are made as they are needed; to shuffle, those of one file are held in
     memory at a time.
     """
-    return RelationCorpus(
-        path, gold_ents=gold_ents, max_length=max_length, limit=limit, shuffle=shuffle, seed=seed
-    )
+    return RelationCorpus(path, gold_ents=gold_ents, max_length=max_length, limit=limit, shuffle=shuffle, seed=seed)
 
 
 class RelationCorpus:
@@ -85,9 +83,7 @@ class RelationCorpus:
                 else:
                     yield doc
         if too_long:
-            logger.warning(
-                "%s: left out %d documents of more than %d tokens.", self.path, too_long, self.max_length
-            )
+            logger.warning("%s: left out %d documents of more than %d tokens.", self.path, too_long, self.max_length)
 
 
 def find_files(path: Path) -> list[Path]:
@@ -134,9 +130,7 @@ def make_example(reference: Doc, *, gold_ents: bool) -> Example:
         reference.vocab,
         words=[token.text for token in reference],
         spaces=[bool(token.whitespace_) for token in reference],
-        sent_starts=[token.is_sent_start for token in reference]
-        if reference.has_annotation("SENT_START")
-        else None,
+        sent_starts=[token.is_sent_start for token in reference] if reference.has_annotation("SENT_START") else None,
     )
     if gold_ents:
         predicted.set_ents([_copy(span, predicted) for span in reference.ents])
