@@ -134,6 +134,7 @@ _EXTENSIONS: dict[str, dict[str, Any]] = {
     "relations": {"default": []},
     "relation_spans": {"getter": _relation_spans},
     "relation_labels": {"default": None},
+    "unscored_pairs": {"default": 0},
 }
 
 

@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..encoder import WordPieces, build_encoder, max_pieces, pool_pieces
-from .batch import Selected, Window, pad_sequences
+from .batch import Selected, Window
 from .layers import span_means
 from .selection import select
+from .sequences import pad_sequences
 
 CACHED_LABELS = 4096
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..encoder import WordPieces, build_encoder, max_pieces, pool_pieces
-from .batch import Selected, Window, pad_sequences
+from .batch import Selected, Window
 from .layers import (
     ConcatScorer,
     DotScorer,
@@ -28,6 +28,7 @@ from .layers import (
     feed_forward,
 )
 from .selection import select
+from .sequences import pad_sequences
 
 REL, SEP = "[REL]", "[SEP]"
 SPECIAL_TOKENS = ("[FLERT]", REL, SEP, "[E]", "[/E]")

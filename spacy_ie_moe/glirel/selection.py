@@ -16,12 +16,6 @@ NUMBERS_AT_ONCE = 2**22
 NOTHING = Selected(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
-def round_up(threshold: float) -> np.float32:
-    """The least float32 that is not below ``threshold``, so that what is kept also reads as at least it."""
-    rounded = np.float32(threshold)
-    return rounded if float(rounded) >= threshold else np.nextafter(rounded, np.float32(2))
-
-
 def select(
     score: Callable[[slice], Tensor], window: Window, *, width: int, device: torch.device
 ) -> Selected:

@@ -1,0 +1,88 @@
+"""The registered architecture: where the network comes from, and how thinc sees it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from thinc.api import Model
+
+from ..torch_wrapper import Codec, Learning, wrap_network
+
+if TYPE_CHECKING:
+    from .checkpoint import Bundle
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+
+
+@dataclass(frozen=True)
+class GlirelCodec(Codec["Bundle"]):
+    """A GLiREL network from a checkpoint, or a new one on a pretrained encoder.
+
+    precision: what prediction computes in; the weights that are trained and saved stay float32.
+    """
+
+    checkpoint: str | None
+    revision: str | None
+    encoder: str | None
+    network: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
+
+    def load(self) -> Bundle:
+        from . import checkpoint
+
+        if self.checkpoint is not None:
+            return checkpoint.load(self.checkpoint, revision=self.revision)
+        assert self.encoder is not None
+        return checkpoint.new(self.network, self.encoder, revision=self.revision, settings=self.settings)
+
+    def to_files(self, bundle: Bundle) -> dict[str, bytes]:
+        from . import checkpoint
+
+        return checkpoint.to_files(bundle)
+
+    def from_files(self, files: dict[str, bytes]) -> Bundle:
+        from . import checkpoint
+
+        return checkpoint.from_files(files)
+
+    def for_prediction(self, bundle: Bundle) -> Any:
+        from ..speedups import accelerate_deberta
+
+        network = bundle.network
+        accelerate_deberta(network.encoder)
+        if self.precision == "float32":
+            return network
+        from ..precision import to_precision
+
+        return to_precision(copy.deepcopy(network), self.precision).eval()
+
+
+def build_glirel(
+    checkpoint: str | None = None,
+    revision: str | None = None,
+    precision: str = "float32",
+    device: str | None = None,
+    encoder: str | None = None,
+    network: str = "anchored",
+    settings: dict[str, Any] | None = None,
+    group_rates: dict[str, float] | None = None,
+) -> Model:
+    """``spacy_ie_moe.GLiREL.v1``: zero-shot relation scores for windows of text.
+
+    checkpoint: a bundled name, a folder or a hub id (with ``revision``); loaded when first needed.
+    precision: "float32", "bfloat16" or "int8". device: "cpu", "cuda", ...; default: that of spaCy.
+    encoder, network, settings: instead of a checkpoint, a new network ("anchored" or "prompt") on the pretrained
+    encoder of a folder or hub id, to be trained. group_rates: learning-rate factor by prefix of a parameter's
+    name, such as ``{"encoder.": 0.1}``.
+    """
+    if (checkpoint is None) == (encoder is None):
+        raise ValueError(
+            f"model.checkpoint is {checkpoint!r} and model.encoder is {encoder!r}; expected exactly one of them."
+        )
+    if precision not in PRECISIONS:
+        raise ValueError(f"model.precision is {precision!r}; expected one of {', '.join(PRECISIONS)}.")
+    codec = GlirelCodec(checkpoint, revision, encoder, network, dict(settings or {}), precision)
+    return wrap_network("glirel", codec, learning=Learning(dict(group_rates or {})), device=device)

@@ -1,0 +1,390 @@
+"""``glirel``: zero-shot relations between the entities of any pipeline, labels chosen at call time."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import srsly
+from spacy import util
+from spacy.language import Language
+from spacy.pipeline.trainable_pipe import TrainablePipe
+from spacy.tokens import Doc
+from spacy.training import Example, validate_examples, validate_get_examples
+from spacy.vocab import Vocab
+from thinc.api import Config, Model, Optimizer, set_dropout_rate
+
+from ..labels import LabelsInput, RelationLabel, is_probability, parse_labels
+from ..relations import Relation
+from .plan import DocumentPlan, Planner, batch_by_size
+
+if TYPE_CHECKING:
+    from .checkpoint import Bundle
+
+logger = logging.getLogger(__name__)
+
+READ_AHEAD = 256
+"""Documents that ``pipe`` reads before it yields: enough to sort by length, few enough to stay lazy."""
+
+DEFAULT_CONFIG = """
+[glirel]
+labels = null
+threshold = 0.5
+top_k = 1
+max_pair_distance = null
+span_groups = []
+batch_pieces = 4096
+label_variants = null
+
+[glirel.sampling]
+max_labels = 25
+shuffle = true
+drop = true
+max_negatives = null
+
+[glirel.loss]
+bce = 1.0
+positive_weight = 2.0
+ranking = 0.0
+direction = 0.0
+
+[glirel.scorer]
+@scorers = "spacy_ie_moe.relation_scorer.v1"
+
+[glirel.model]
+@architectures = "spacy_ie_moe.GLiREL.v1"
+checkpoint = "glirel-mini"
+revision = null
+precision = "float32"
+device = null
+"""
+
+
+@Language.factory(
+    "glirel",
+    assigns=["doc._.relations"],
+    requires=["doc.ents"],
+    default_config=Config().from_str(DEFAULT_CONFIG)["glirel"],
+    default_score_weights={"rel_micro_f": 1.0, "rel_macro_f": 0.0, "rel_micro_p": 0.0, "rel_micro_r": 0.0},
+)
+def make_glirel(
+    nlp: Language,
+    name: str,
+    model: Model,
+    labels: list[str] | dict[str, dict[str, Any]] | None,
+    threshold: float,
+    top_k: int | None,
+    max_pair_distance: int | None,
+    span_groups: list[str],
+    batch_pieces: int,
+    label_variants: str | None,
+    sampling: dict[str, Any],
+    loss: dict[str, Any],
+    scorer: Callable | None,
+) -> Glirel:
+    """The ``glirel`` component; see ``Glirel`` for its options."""
+    return Glirel(
+        nlp.vocab,
+        model,
+        name,
+        labels=labels,
+        threshold=threshold,
+        top_k=top_k,
+        max_pair_distance=max_pair_distance,
+        span_groups=span_groups,
+        batch_pieces=batch_pieces,
+        label_variants=label_variants,
+        sampling=sampling,
+        loss=loss,
+        scorer=scorer,
+    )
+
+
+class Glirel(TrainablePipe):
+    """Scores relation labels on ordered pairs of entities and writes those kept to ``Doc._.relations``.
+
+    labels: names, or name to options (see ``RelationLabel``); None: the checkpoint's own. A document's
+    ``doc._.relation_labels`` or the context ``{"glirel_labels": ...}`` of ``nlp.pipe(..., as_tuples=True)``
+    replace them. threshold: the least probability of a relation. top_k: labels per ordered pair, None for all.
+    max_pair_distance: the most tokens between the starts of head and tail. span_groups: names of ``doc.spans``
+    to take entities from instead of ``doc.ents``. batch_pieces: pieces, padding included, that the encoder reads
+    at once. label_variants, sampling, loss: see ``training``.
+    """
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        model: Model,
+        name: str = "glirel",
+        *,
+        labels: LabelsInput | None = None,
+        threshold: float = 0.5,
+        top_k: int | None = 1,
+        max_pair_distance: int | None = None,
+        span_groups: Sequence[str] = (),
+        batch_pieces: int = 4096,
+        label_variants: str | None = None,
+        sampling: Mapping[str, Any] | None = None,
+        loss: Mapping[str, Any] | None = None,
+        scorer: Callable | None = None,
+    ) -> None:
+        self.vocab = vocab
+        self.model = model
+        self.name = name
+        self.scorer = scorer
+        self.cfg: dict[str, Any] = {}
+        self.unscored_pairs = 0
+        self.max_pair_distance = _checked_count("max_pair_distance", max_pair_distance, least=0)
+        self.batch_pieces = _checked_count("batch_pieces", batch_pieces, least=1)
+        self.span_groups = list(span_groups)
+        self.label_variants = label_variants
+        self.sampling = dict(sampling or {})
+        self.loss = dict(loss or {})
+        self._set("labels", labels, keep=False)
+        self._set("threshold", threshold, keep=False)
+        self._set("top_k", top_k, keep=False)
+        self._rng = random.Random(0)
+        self._said: set[str] = set()
+
+    # --- settings ---------------------------------------------------------------------------------------------
+
+    def _set(self, option: str, value: Any, *, keep: bool = True) -> None:
+        """Check an option and set it; ``keep``: also write it with the component, over its config."""
+        if option == "labels":
+            self._labels = None if value is None else parse_labels(value)
+        elif option == "threshold":
+            self._threshold = _checked_threshold(value)
+        else:
+            self._top_k = _checked_count("top_k", value, least=1)
+        if keep:
+            self.cfg[option] = value
+
+    def set_labels(self, labels: LabelsInput | None) -> None:
+        """Replace the labels, in any form that the config takes."""
+        self._set("labels", labels)
+
+    @property
+    def threshold(self) -> float:
+        """The least probability of a relation, where its label has none of its own."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self._set("threshold", value)
+
+    @property
+    def top_k(self) -> int | None:
+        """How many labels an ordered pair may have; None for any number."""
+        return self._top_k
+
+    @top_k.setter
+    def top_k(self, value: int | None) -> None:
+        self._set("top_k", value)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the labels that apply where a document brings none."""
+        return tuple(label.name for label in self._default_labels())
+
+    @property
+    def label_data(self) -> tuple[str, ...]:
+        """What ``spacy init labels`` writes and ``initialize`` reads."""
+        return self.labels
+
+    @property
+    def bundle(self) -> Bundle:
+        """The network with its settings."""
+        return self.model.shims[0].bundle
+
+    def _default_labels(self) -> list[RelationLabel]:
+        if self._labels is not None:
+            return self._labels
+        return parse_labels(self.bundle.labels)
+
+    def _labels_of(self, doc: Doc) -> list[RelationLabel]:
+        """The labels of a document: its own, those of its context, the component's, the checkpoint's."""
+        if doc._.relation_labels is not None:
+            return parse_labels(doc._.relation_labels, where="doc._.relation_labels")
+        context = getattr(doc, "_context", None)
+        if isinstance(context, Mapping) and context.get("glirel_labels") is not None:
+            return parse_labels(context["glirel_labels"], where="glirel_labels of the context")
+        if self._labels is not None:
+            return self._labels
+        labels = self._default_labels()
+        if not labels:
+            raise ValueError(
+                f"labels of {self.name!r} are None and its checkpoint has no label set; expected labels in the "
+                "config, in doc._.relation_labels or in the context as glirel_labels."
+            )
+        names = ", ".join(label.name for label in labels[:5])
+        self._say(f"{self.name}: no labels given, so the {len(labels)} of the checkpoint apply ({names}, ...).")
+        return labels
+
+    def _say(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            logger.warning(message)
+
+    # --- prediction -------------------------------------------------------------------------------------------
+
+    def predict(self, docs: Iterable[Doc]) -> list[tuple[list[Relation], int]]:
+        """The relations of each document, and how many of its pairs no window can hold."""
+        plans = [self._plan(doc) for doc in docs]
+        jobs = [job for plan in plans if plan is not None for job in plan.jobs]
+        for batch in batch_by_size(jobs, self.batch_pieces):
+            for job, selected in zip(batch, self.model.predict([job.window for job in batch]), strict=True):
+                job.selected = selected
+        return [([], 0) if plan is None else (plan.relations(self._top_k), plan.unscored) for plan in plans]
+
+    def _plan(self, doc: Doc) -> DocumentPlan | None:
+        """What has to be scored for a document; None if there is nothing."""
+        labels = self._labels_of(doc)
+        planner = Planner(self.span_groups, self.max_pair_distance)
+        candidates = planner.candidates(doc)
+        if len(candidates) < 2 or not labels:
+            return None
+        return planner.plan(doc, candidates, labels, self.bundle.network, self._threshold, self._top_k)
+
+    def set_annotations(self, docs: Iterable[Doc], scores: list[tuple[list[Relation], int]]) -> None:
+        """Write the relations of ``predict`` to the documents."""
+        for doc, (relations, unscored) in zip(docs, scores, strict=True):
+            doc._.relations = relations
+            doc._.unscored_pairs = unscored
+            if unscored:
+                self.unscored_pairs += unscored
+                self._say(
+                    f"{self.name}: some pairs of entities are too far apart for the encoder and are not scored; "
+                    "doc._.unscored_pairs counts them."
+                )
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
+        """Process a stream in order, reading at most ``batch_size`` documents ahead (256 at most).
+
+        If a batch fails its documents are tried one by one, so that one bad document costs no other.
+        """
+        documents = iter(stream)
+        handle = self.get_error_handler()
+        while docs := list(islice(documents, min(batch_size, READ_AHEAD))):
+            try:
+                self.set_annotations(docs, self.predict(docs))
+            except Exception:
+                for doc in docs:
+                    try:
+                        self.set_annotations([doc], self.predict([doc]))
+                    except Exception as error:
+                        handle(self.name, self, [doc], error)
+                    else:
+                        yield doc
+            else:
+                yield from docs
+
+    # --- training ---------------------------------------------------------------------------------------------
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        """Collect the labels to train on from the examples (or take ``labels``) and load the network."""
+        validate_get_examples(get_examples, "Glirel.initialize")
+        if labels is None:
+            labels = sorted({r["label"] for eg in get_examples() for r in eg.reference._.relations})
+        if not labels:
+            raise ValueError("the training documents have no Doc._.relations; expected some to learn labels from.")
+        self.bundle.labels = list(labels)
+        self._rng = random.Random(random.getrandbits(32))
+        self._teacher = self._make_teacher()
+
+    def _make_teacher(self) -> Any:
+        from .teaching import Teacher
+
+        variants = srsly.read_json(self.label_variants) if self.label_variants else {}
+        return Teacher(self.sampling, self.loss, variants, self._rng)
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from a batch. Gold relations are ``Doc._.relations`` of the references; all pairs of their
+        entities without one are negatives. Dropout is the network's own setting, so ``drop`` has no effect."""
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        examples = list(examples)
+        validate_examples(examples, "Glirel.update")
+        lesson = self._teacher.prepare(
+            [eg.reference for eg in examples], self.bundle, Planner(self.span_groups, self.max_pair_distance)
+        )
+        if not lesson.windows:
+            return losses
+        set_dropout_rate(self.model, drop)
+        logits, backprop = self.model.begin_update(lesson.windows)
+        loss, gradients = self._teacher.get_loss(lesson, logits)
+        backprop(gradients)
+        if sgd is not None:
+            self.finish_update(sgd)
+        losses[self.name] += loss
+        return losses
+
+    # --- saving -----------------------------------------------------------------------------------------------
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        """Write settings and the complete network: safetensors, JSON config, tokenizer."""
+        shim = self.model.shims[0]
+
+        def write_model(folder: Path) -> None:
+            folder.mkdir(exist_ok=True)
+            for name, content in shim.codec.to_files(shim.bundle).items():
+                (folder / name).write_bytes(content)
+
+        serialize = {"cfg": lambda p: srsly.write_json(p, self.cfg), "model": write_model}
+        util.to_disk(path, serialize, exclude)
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> Glirel:
+        """Read what ``to_disk`` wrote; nothing else is needed."""
+        shim = self.model.shims[0]
+
+        def read_model(folder: Path) -> None:
+            if not folder.is_dir():
+                raise FileNotFoundError(f"{self.name!r} has no model in {folder}; expected what to_disk writes.")
+            shim.bundle = shim.codec.from_files({p.name: p.read_bytes() for p in folder.iterdir()})
+
+        util.from_disk(path, {"cfg": lambda p: self._read_cfg(srsly.read_json(p)), "model": read_model}, exclude)
+        return self
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        """Settings and the complete network in one."""
+        return util.to_bytes({"cfg": lambda: srsly.json_dumps(self.cfg), "model": self.model.to_bytes}, exclude)
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> Glirel:
+        """Read what ``to_bytes`` wrote."""
+        readers = {"cfg": lambda b: self._read_cfg(srsly.json_loads(b)), "model": self.model.from_bytes}
+        util.from_bytes(bytes_data, readers, exclude)
+        return self
+
+    def _read_cfg(self, cfg: dict[str, Any]) -> None:
+        for option, value in cfg.items():
+            self._set(option, value)
+
+
+def _checked_threshold(value: Any) -> float:
+    if not is_probability(value):
+        raise ValueError(f"threshold is {value!r}; expected a number from 0 to 1.")
+    return float(value)
+
+
+def _checked_count(name: str, value: Any, *, least: int) -> Any:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}, or None.")
+    return value
+
+

@@ -1,0 +1,137 @@
+"""Gold documents as lessons for the network: windows, targets and the gradient of the loss."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from spacy.tokens import Doc, Span
+
+from ..relations import check_relation
+from .batch import Window
+from .candidates import Candidates, collect, make_pairs
+from .plan import Planner
+from .training import Gold, Loss, Sampling, make_targets
+
+
+@dataclass
+class Lesson:
+    """Windows of a batch with the targets [P, C] of each."""
+
+    windows: list[Window] = field(default_factory=list)
+    targets: list[np.ndarray] = field(default_factory=list)
+
+
+class Teacher:
+    """Prepares batches of gold documents and rates what the network makes of them.
+
+    sampling, loss: options of ``Sampling`` and ``Loss``. variants: other names that a label is shown under.
+    """
+
+    def __init__(
+        self,
+        sampling: Mapping[str, Any],
+        loss: Mapping[str, Any],
+        variants: Mapping[str, Sequence[str]],
+        rng: random.Random,
+    ) -> None:
+        self.sampling = Sampling(**sampling, variants=variants)
+        self.loss = Loss(**loss)
+        self.rng = rng
+
+    def prepare(self, docs: Sequence[Doc], bundle: Any, planner: Planner) -> Lesson:
+        """The windows and targets of a batch; documents with fewer than two entities teach nothing."""
+        lesson = Lesson()
+        names = self.sampling.rename(bundle.labels, self.rng)
+        for doc in docs:
+            candidates = _gold_candidates(doc, planner)
+            if len(candidates) < 2:
+                continue
+            gold = _gold_pairs(doc, candidates)
+            known = _known_labels(doc, bundle.labels)
+            labels = self.sampling.sample_labels(set().union(*gold.values()), known, self.rng)
+            if labels:
+                self._add(lesson, doc, candidates, gold, labels, names, bundle.network, planner)
+        return lesson
+
+    def _add(
+        self,
+        lesson: Lesson,
+        doc: Doc,
+        candidates: Candidates,
+        gold: Gold,
+        labels: list[str],
+        names: Mapping[str, str],
+        network: Any,
+        planner: Planner,
+    ) -> None:
+        every = np.ones((len(candidates), 1), dtype=bool)
+        pairs = make_pairs(candidates, every, every, planner.max_pair_distance)
+        pairs = self.sampling.sample_pairs(pairs, gold, self.rng)
+        unknown = _ignored_pairs(doc, candidates)
+        texts = tuple(names.get(label, label) for label in labels)
+        prompt = sum(map(len, network.prompt(texts)))
+        for window, _, rows in planner.windows(doc, candidates, pairs, network, prompt):
+            targets = make_targets(pairs[rows], labels, gold, unknown)
+            lesson.windows.append(replace(window, labels=texts))
+            lesson.targets.append(targets)
+
+    def get_loss(self, lesson: Lesson, logits: Sequence[np.ndarray]) -> tuple[float, list[np.ndarray]]:
+        """The loss and its gradient with respect to each window's logits [P, C]."""
+        leaves = [torch.from_numpy(scores).requires_grad_() for scores in logits]
+        loss = self.loss(lesson.windows, leaves, [torch.from_numpy(target) for target in lesson.targets])
+        gradients = torch.autograd.grad(loss, leaves)
+        return float(loss.detach()), [gradient.numpy() for gradient in gradients]
+
+
+def _gold_candidates(doc: Doc, planner: Planner) -> Candidates:
+    """The candidates of a document and the arguments of its gold relations."""
+    own = planner.candidates(doc)
+    spans = [
+        Span(doc, start, end, label=label)
+        for (start, end), types in zip(own.spans.tolist(), own.types, strict=True)
+        for label in types
+    ]
+    taken = {(span.start, span.end) for span in spans}
+    for relation in doc._.relations:
+        check_relation(doc, relation)
+        for side in ("head", "tail"):
+            start, end = relation[f"{side}_pos"]
+            if (start, end) not in taken:
+                spans.append(Span(doc, start, end, label=relation.get(f"{side}_label", "")))
+    return collect(spans)
+
+
+def _rows(candidates: Candidates) -> dict[tuple[int, ...], int]:
+    return {tuple(position): row for row, position in enumerate(candidates.spans.tolist())}
+
+
+def _gold_pairs(doc: Doc, candidates: Candidates) -> Gold:
+    """The gold labels of each pair of candidate rows."""
+    rows = _rows(candidates)
+    gold: dict[tuple[int, int], frozenset[str]] = {}
+    for relation in doc._.relations:
+        pair = rows[tuple(relation["head_pos"])], rows[tuple(relation["tail_pos"])]
+        gold[pair] = gold.get(pair, frozenset()) | {relation["label"]}
+    return gold
+
+
+def _ignored_pairs(doc: Doc, candidates: Candidates) -> set[tuple[int, int]]:
+    """Pairs whose lack of a relation means nothing (``user_data["ignored_pairs"]``, as converters write it)."""
+    rows = _rows(candidates)
+    ignored = set()
+    for head_start, head_end, tail_start, tail_end in doc.user_data.get("ignored_pairs", ()):
+        head, tail = rows.get((head_start, head_end)), rows.get((tail_start, tail_end))
+        if head is not None and tail is not None:
+            ignored.add((head, tail))
+    return ignored
+
+
+def _known_labels(doc: Doc, labels: Sequence[str]) -> Sequence[str]:
+    """The labels that the document's annotators looked for (all, unless ``user_data["annotated_labels"]``)."""
+    annotated = doc.user_data.get("annotated_labels")
+    return labels if annotated is None else [label for label in labels if label in set(annotated)]
