@@ -115,9 +115,7 @@ def render(
     return html
 
 
-def draw(
-    doc: Doc, *, min_score: float = 0.0, colors: Mapping[str, str] | None = None, width: int = 960
-) -> str:
+def draw(doc: Doc, *, min_score: float = 0.0, colors: Mapping[str, str] | None = None, width: int = 960) -> str:
     """The ``<figure>`` of one document; it needs ``STYLE`` once in the page. Arguments as of ``render``."""
     _check_options(colors, width)
     words = [Word(_printable(token.text), bool(token.whitespace_)) for token in doc]
@@ -145,9 +143,7 @@ def _check_options(colors: Mapping[str, str] | None, width: int) -> None:
     for label, color in (colors or {}).items():
         # a colour can hold a url(), which would load something
         if not isinstance(color, str) or not _COLOR.fullmatch(color):
-            raise ValueError(
-                f"colors[{label!r}] is {color!r}; expected a CSS colour like '#3b82d6' or 'teal'."
-            )
+            raise ValueError(f"colors[{label!r}] is {color!r}; expected a CSS colour like '#3b82d6' or 'teal'.")
 
 
 # --- what is drawn ----------------------------------------------------------------------------------------
@@ -155,9 +151,7 @@ def _check_options(colors: Mapping[str, str] | None, width: int) -> None:
 
 def _entities(doc: Doc, relations: Iterable[Mapping[str, Any]]) -> list[Entity]:
     """The entities of ``doc`` and all arguments, in order. One without a label is the entity there."""
-    labels: dict[tuple[int, int], dict[str, None]] = {
-        (ent.start, ent.end): {ent.label_: None} for ent in doc.ents
-    }
+    labels: dict[tuple[int, int], dict[str, None]] = {(ent.start, ent.end): {ent.label_: None} for ent in doc.ents}
     for relation in relations:
         for side in ("head", "tail"):
             start, end = relation[f"{side}_pos"]

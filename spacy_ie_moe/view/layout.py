@@ -257,9 +257,7 @@ def _is_wide(char: str) -> bool:
     return unicodedata.east_asian_width(char) in "WF"
 
 
-def _widths(
-    words: Sequence[Word], entities: Sequence[Entity], ports: Sequence[int], limit: float
-) -> list[float]:
+def _widths(words: Sequence[Word], entities: Sequence[Entity], ports: Sequence[int], limit: float) -> list[float]:
     """What every word owns: its glyphs, and for an entity's last word the room its label and arcs need."""
     own = [0.0 if word.text.isspace() else text_width(word.text, FONT) for word in words]
     inner_first = sorted(zip(entities, ports, strict=True), key=lambda pair: pair[0].end - pair[0].start)
@@ -276,9 +274,7 @@ def _entity_label_width(entity: Entity) -> float:
     return text_width(shorten(entity.label, MAX_ENTITY_LABEL), ENTITY_FONT) * 1.1
 
 
-def _chunks(
-    words: Sequence[Word], entities: Sequence[Entity], own: Sequence[float], limit: float
-) -> Iterator[range]:
+def _chunks(words: Sequence[Word], entities: Sequence[Entity], own: Sequence[float], limit: float) -> Iterator[range]:
     """Words that stay on one line: those without a space between them, and an entity that isn't long."""
     glued = [
         not word.space
@@ -386,9 +382,7 @@ def stack(extents: Sequence[tuple[float, float]], gap: float) -> list[int]:
     return levels
 
 
-def _fragments(
-    entities: Sequence[Entity], lines: Sequence[Sequence[Piece]], limit: float
-) -> list[list[Fragment]]:
+def _fragments(entities: Sequence[Entity], lines: Sequence[Sequence[Piece]], limit: float) -> list[list[Fragment]]:
     """For every entity its fragments, first line first."""
     by_word: dict[int, list[Piece]] = defaultdict(list)
     for pieces in lines:
@@ -435,7 +429,7 @@ def _arc_ends(head: Fragment, tail: Fragment, arc: int, label: float, limit: flo
     return _End(arc, 0, head, side), _End(arc, 1, tail, side)
 
 
-def _ports(ends: Sequence[_End]) -> dict[tuple[int, int], float]:
+def _ports(ends: Sequence[_End], limit: float) -> dict[tuple[int, int], float]:
     """The x of every arc's end, by (arc, role), spread so that arcs at one entity nest instead of crossing.
 
     From left to right: arcs to the left, the farthest last; then arcs to the right, the farthest first.
@@ -450,13 +444,25 @@ def _ports(ends: Sequence[_End]) -> dict[tuple[int, int], float]:
         pitch = min(2 * PORT, (fragment.right - fragment.left - 6) / len(group))
         first = fragment.center - pitch * (len(group) - 1) / 2
         found += [(fragment.line, first + i * pitch, end) for i, end in enumerate(group)]
-    ports, previous = {}, (-1, 0.0)
-    for line, x, end in sorted(found, key=lambda port: (port[0], port[1], port[2].arc, port[2].role)):
-        if line == previous[0]:
-            x = max(x, previous[1] + 4.0)  # ends of entities that overlap would hide each other
-        ports[end.arc, end.role] = x
-        previous = (line, x)
+    ports = {}
+    for line in {line for line, _, _ in found}:
+        there = sorted((x, end.arc, end.role) for on, x, end in found if on == line)
+        xs = _spread([x for x, _, _ in there], limit)
+        ports.update({(arc, role): x for x, (_, arc, role) in zip(xs, there, strict=True)})
     return ports
+
+
+def _spread(xs: Sequence[float], limit: float) -> list[float]:
+    """Move ascending ``xs`` apart, within ``limit``: ends at entities that overlap would hide each other."""
+    gap = min(4.0, limit / (len(xs) + 1))
+    spread: list[float] = []
+    for x in xs:
+        spread.append(max(x, spread[-1] + gap) if spread else x)
+    highest = limit
+    for i in reversed(range(len(spread))):
+        spread[i] = min(spread[i], highest)
+        highest = spread[i] - gap
+    return spread
 
 
 def _port_order(end: _End, center: float) -> tuple[int, float, int]:
@@ -603,7 +609,7 @@ def _attempt(
         for index, arc in enumerate(arcs)
     ]
     lanes, *needed = _lanes(ends)
-    ports = _ports([end for pair in ends for end in pair])
+    ports = _ports([end for pair in ends for end in pair], limit)
     segments = _segments(ends, ports, label_widths, limit)
     levels = _place_levels(segments, len(lines), limit)
     fragments = [fragment for group in by_entity for fragment in group]
