@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -61,19 +60,11 @@ class Problems:
 
     def __init__(self) -> None:
         self.count = 0
-        self.cause = ""
 
     def report(self, origin: str, message: str) -> None:
         """Say on stderr what is wrong with ``origin``."""
         self.count += 1
         _say(f"{origin}: {message}")
-
-    def on_component_error(self, name: str | None, _component: Any, _docs: Any, error: Exception) -> None:
-        """spaCy's error handler: remember why the documents are lost; ``process`` sees which."""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        self.cause = f"{name} failed: {lines[0]}" if name else lines[-1]
-        if multiprocessing.parent_process() is not None:  # a worker's memory isn't ours: the cause has to be told here
-            _say(self.cause)
 
 
 def extract(
@@ -119,7 +110,6 @@ def extract(
         given_labels = _read_labels(labels, labels_file)
         nlp = _load(model, given_labels, threshold, top_k)
         items = _check_labelled(nlp, _read(sources, whole_files, problems), problems)
-        nlp.set_error_handler(problems.on_component_error)  # type: ignore[arg-type]  # it may return
         if n_process > 1:
             _leave_interrupts_to_parent()
         _run(nlp, items, problems, format, output, batch_size=batch_size, n_process=n_process, quiet=quiet)
@@ -191,26 +181,48 @@ def process(
 def _process_block(
     nlp: Language, block: Iterator[Item], problems: Problems, batch_size: int, n_process: int
 ) -> Iterator[Doc]:
-    waiting: dict[int, str] = {}  # number of a document to its origin, in order
+    """Process a block. An error ends ``nlp.pipe``: what it had read is then tried one by one, the rest piped anew.
 
-    def feed() -> Iterator[tuple[Any, int]]:
-        for number, item in enumerate(block):
-            content = _to_doc(nlp, item, problems)
-            if content is not None:
-                waiting[number] = item.origin
-                yield content, number
+    spaCy's own error handlers are no help: its entity recognizer has none, and others lose a batch for a document.
+    """
+    waiting: dict[int, Item] = {}  # by number, in order: read and not yet written
+    numbered = enumerate(block)
 
-    def report_lost(before: int | None) -> None:
+    def feed() -> Iterator[tuple[Doc, int]]:
+        for number, item in numbered:
+            doc = _to_doc(nlp, item, problems)
+            if doc is not None:
+                waiting[number] = item
+                yield doc, number
+
+    def catch_up(before: int | None) -> Iterator[Doc]:
         for number in [number for number in waiting if before is None or number < before]:
-            problems.report(waiting.pop(number), f"no result ({problems.cause or 'a component dropped it'}).")
+            doc = _process_alone(nlp, waiting.pop(number), problems)
+            if doc is not None:
+                yield doc
 
-    pairs = nlp.pipe(feed(), as_tuples=True, batch_size=batch_size, n_process=n_process)
-    with closing(pairs):  # type: ignore[type-var]  # spaCy types the generator as an iterator
-        for doc, number in pairs:
-            report_lost(number)
-            del waiting[number]
-            yield doc
-    report_lost(None)
+    failed = True
+    while failed:
+        pairs = nlp.pipe(feed(), as_tuples=True, batch_size=batch_size, n_process=n_process)
+        try:
+            with closing(pairs):  # type: ignore[type-var]  # spaCy types the generator as an iterator
+                for doc, number in pairs:
+                    yield from catch_up(number)
+                    del waiting[number]
+                    yield doc
+            failed = False
+        except Exception:
+            failed = True  # which document it was, and why, is said when it is tried alone
+        yield from catch_up(None)
+
+
+def _process_alone(nlp: Language, item: Item, problems: Problems) -> Doc | None:
+    doc = _to_doc(nlp, item, problems)
+    try:
+        return None if doc is None else nlp(doc)
+    except Exception as error:
+        problems.report(item.origin, f"no result, {type(error).__name__}: {_first_line(error)}")
+        return None
 
 
 def _to_doc(nlp: Language, item: Item, problems: Problems) -> Doc | None:
@@ -241,25 +253,34 @@ def _progress(docs: Iterator[Doc], off: bool) -> Iterable[Doc]:
 
 def _load(model: str | None, labels: Any, threshold: float | None, top_k: int | None) -> Language:
     """The pipeline with the labels and numbers of the command line."""
+    from ..pipeline import find_glirel
+
+    try:
+        nlp = _build(model, labels, threshold, top_k)
+        # a network is loaded when it is first used: do that here, where it is one error and not one per document
+        getattr(find_glirel(nlp), "bundle", None)
+        return nlp
+    except (OSError, ValueError, ImportError) as error:
+        # spaCy's messages go on for lines on what to try; the first says what is wrong
+        name = "bundled pipeline" if model is None else f"pipeline {model!r}"
+        raise UsageError(f"The {name} can't be loaded: {_first_line(error)}") from None
+
+
+def _build(model: str | None, labels: Any, threshold: float | None, top_k: int | None) -> Language:
     import spacy
 
     from ..pipeline import add_glirel, bundled_pipeline, find_glirel
 
-    try:
-        if model is None:
-            return bundled_pipeline(labels, threshold, top_k)
-        nlp = spacy.load(model)
-        glirel = find_glirel(nlp)
-        if glirel is None and labels is not None:
-            add_glirel(nlp, labels=labels, threshold=threshold, top_k=top_k)
-        elif glirel is not None:
-            _set(glirel, labels, threshold, top_k)
-        elif threshold is not None or top_k is not None:
-            raise UsageError(f"--threshold and --top-k need --labels: {model!r} has no glirel component.")
-    except (OSError, ValueError, ImportError) as error:
-        # spaCy's messages go on for lines on what to try; the first sentence says what is wrong
-        name = "bundled pipeline" if model is None else f"pipeline {model!r}"
-        raise UsageError(f"The {name} can't be loaded: {_first_line(error)}") from None
+    if model is None:
+        return bundled_pipeline(labels, threshold, top_k)
+    nlp = spacy.load(model)
+    glirel = find_glirel(nlp)
+    if glirel is not None:
+        _set(glirel, labels, threshold, top_k)
+    elif labels is not None:
+        add_glirel(nlp, labels=labels, threshold=threshold, top_k=top_k)
+    elif threshold is not None or top_k is not None:
+        raise UsageError(f"--threshold and --top-k need --labels: {model!r} has no glirel component.")
     return nlp
 
 
