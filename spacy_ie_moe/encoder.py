@@ -114,6 +114,16 @@ def max_pieces(config: Any) -> int | None:
     return limit
 
 
+def read(encoder: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, *, mixed_precision: bool) -> torch.Tensor:
+    """The encoder's last hidden states [B, L, H] of piece ids and their mask [B, L].
+
+    mixed_precision: in training, compute in bfloat16 with float32 weights.
+    """
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=mixed_precision and encoder.training):
+        hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    return hidden if not encoder.training else hidden.float()
+
+
 def pool_pieces(hidden: torch.Tensor, start: torch.Tensor, end: torch.Tensor, how: str) -> torch.Tensor:
     """Vectors of elements from those of their pieces.
 

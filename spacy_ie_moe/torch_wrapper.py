@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import srsly
@@ -170,11 +171,11 @@ def _to_arguments(model: Model, inputs: Any, is_train: bool) -> tuple[ArgsKwargs
     return ArgsKwargs(args=(inputs,), kwargs={}), lambda grads: []
 
 
-def _to_arrays(model: Model, outputs: tuple[Any, bool]) -> tuple[Any, Callable]:
+def _to_arrays(model: Model, x_and_y: tuple[Any, Any], is_train: bool) -> tuple[Any, Callable]:
     """Tensors in training become arrays, whose gradients become tensors; predictions pass as they are."""
     import torch
 
-    tensors, is_train = outputs
+    _, tensors = x_and_y
     if not is_train:
         return tensors, lambda grads: ArgsKwargs(args=(), kwargs={})
 
@@ -216,16 +217,18 @@ def _safe_after_fork() -> None:
 
 
 def warmup_cosine(
-    initial_rate: float, warmup_steps: int, total_steps: int, final_rate: float = 0.0
+    initial_rate: float, total_steps: int, warmup: float = 0.1, final_rate: float = 0.0
 ) -> Iterator[float]:
-    """A learning rate that rises linearly for ``warmup_steps``, then falls on a cosine to ``final_rate``."""
-    if not 0 <= warmup_steps <= total_steps:
-        raise ValueError(f"warmup_steps is {warmup_steps}; expected 0 to total_steps ({total_steps}).")
-    step = 0
-    while True:
-        if step < warmup_steps:
-            yield initial_rate * (step + 1) / warmup_steps
+    """A learning rate that rises linearly over a share ``warmup`` of the steps, then falls on a cosine.
+
+    The paper's schedule (GLiREL A.5). Raises ``ValueError`` unless warmup is from 0 to 1.
+    """
+    if not 0 <= warmup <= 1:
+        raise ValueError(f"warmup is {warmup!r}; expected a share of total_steps from 0 to 1.")
+    rising = round(warmup * total_steps)
+    for step in count():
+        if step < rising:
+            yield initial_rate * (step + 1) / rising
         else:
-            progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+            progress = min(1.0, (step - rising) / max(1, total_steps - rising))
             yield final_rate + (initial_rate - final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
-        step += 1

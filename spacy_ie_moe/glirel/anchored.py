@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..encoder import WordPieces, build_encoder, max_pieces, pool_pieces
+from ..encoder import WordPieces, build_encoder, max_pieces, pool_pieces, read
 from .batch import Selected, Window
 from .layers import span_means
 from .selection import select
@@ -42,6 +42,7 @@ class AnchoredNetwork(nn.Module):
         super().__init__()
         self.pieces = pieces
         self.max_words: int | None = config["max_len"]
+        self.mixed_precision: bool = config["mixed_precision"]
         self.encoder = build_encoder(encoder_config)
         self.max_pieces = max_pieces(self.encoder.config)
         width = self.encoder.config.hidden_size
@@ -68,7 +69,7 @@ class AnchoredNetwork(nn.Module):
         batch = pad_sequences(
             rows, prefix=self.pieces.prefix, suffix=self.pieces.suffix, pad_id=self.pieces.pad_id
         ).to(self.device)
-        hidden = self.encoder(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+        hidden = read(self.encoder, batch.ids, batch.mask, mixed_precision=self.mixed_precision)
         return list(pool_pieces(hidden.flatten(0, 1), batch.start, batch.end, "mean").split(batch.counts))
 
     def encode_labels(self, labels: Sequence[str]) -> Tensor:

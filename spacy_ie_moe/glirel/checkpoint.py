@@ -41,6 +41,7 @@ PROMPT_DEFAULTS: dict[str, Any] = {
     "ffn_mul": 4,
     "dropout": 0.4,
     "max_len": 512,
+    "mixed_precision": False,
 }
 """Settings of ``PromptNetwork``: the names and, but for ``refinement``, the values of the reference's large model."""
 
@@ -51,6 +52,7 @@ ANCHORED_DEFAULTS: dict[str, Any] = {
     "role_size": 128,
     "dropout": 0.1,
     "max_len": None,
+    "mixed_precision": False,
 }
 """Settings of ``AnchoredNetwork``."""
 

@@ -1,6 +1,6 @@
 """``glirel``: zero-shot relations between the entities of any pipeline, labels chosen at call time."""
 
-from __future__ import annotations
+# No postponed annotations here: spaCy reads the types of factories and of initialize at run time.
 
 import logging
 import random
@@ -38,7 +38,7 @@ top_k = 1
 max_pair_distance = null
 span_groups = []
 batch_pieces = 4096
-label_variants = null
+wordings = null
 
 [glirel.sampling]
 max_labels = 25
@@ -49,6 +49,7 @@ max_negatives = null
 [glirel.loss]
 bce = 1.0
 positive_weight = 2.0
+reduction = "sum"
 ranking = 0.0
 direction = 0.0
 
@@ -81,11 +82,11 @@ def make_glirel(
     max_pair_distance: int | None,
     span_groups: list[str],
     batch_pieces: int,
-    label_variants: str | None,
+    wordings: str | None,
     sampling: dict[str, Any],
     loss: dict[str, Any],
     scorer: Callable | None,
-) -> Glirel:
+) -> "Glirel":
     """The ``glirel`` component; see ``Glirel`` for its options."""
     return Glirel(
         nlp.vocab,
@@ -97,7 +98,7 @@ def make_glirel(
         max_pair_distance=max_pair_distance,
         span_groups=span_groups,
         batch_pieces=batch_pieces,
-        label_variants=label_variants,
+        wordings=wordings,
         sampling=sampling,
         loss=loss,
         scorer=scorer,
@@ -112,7 +113,7 @@ class Glirel(TrainablePipe):
     replace them. threshold: the least probability of a relation. top_k: labels per ordered pair, None for all.
     max_pair_distance: the most tokens between the starts of head and tail. span_groups: names of ``doc.spans``
     to take entities from instead of ``doc.ents``. batch_pieces: pieces, padding included, that the encoder reads
-    at once. label_variants, sampling, loss: see ``training``.
+    at once. wordings: a JSON file of other names for labels; sampling, loss: options; see ``training``.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Glirel(TrainablePipe):
         max_pair_distance: int | None = None,
         span_groups: Sequence[str] = (),
         batch_pieces: int = 4096,
-        label_variants: str | None = None,
+        wordings: str | None = None,
         sampling: Mapping[str, Any] | None = None,
         loss: Mapping[str, Any] | None = None,
         scorer: Callable | None = None,
@@ -141,13 +142,14 @@ class Glirel(TrainablePipe):
         self.max_pair_distance = _checked_count("max_pair_distance", max_pair_distance, least=0)
         self.batch_pieces = _checked_count("batch_pieces", batch_pieces, least=1)
         self.span_groups = list(span_groups)
-        self.label_variants = label_variants
+        self.wordings = wordings
         self.sampling = dict(sampling or {})
         self.loss = dict(loss or {})
         self._set("labels", labels, keep=False)
         self._set("threshold", threshold, keep=False)
         self._set("top_k", top_k, keep=False)
         self._rng = random.Random(0)
+        self._teacher: Any = None
         self._said: set[str] = set()
 
     # --- settings ---------------------------------------------------------------------------------------------
@@ -196,7 +198,7 @@ class Glirel(TrainablePipe):
         return self.labels
 
     @property
-    def bundle(self) -> Bundle:
+    def bundle(self) -> "Bundle":
         """The network with its settings."""
         return self.model.shims[0].bundle
 
@@ -303,9 +305,10 @@ class Glirel(TrainablePipe):
 
     def _make_teacher(self) -> Any:
         from .teaching import Teacher
+        from .training import read_wordings
 
-        variants = srsly.read_json(self.label_variants) if self.label_variants else {}
-        return Teacher(self.sampling, self.loss, variants, self._rng)
+        wordings = read_wordings(self.wordings) if self.wordings else {}
+        return Teacher(self.sampling, self.loss, self.bundle.labels, wordings, self._rng)
 
     def update(
         self,
@@ -321,8 +324,10 @@ class Glirel(TrainablePipe):
         losses.setdefault(self.name, 0.0)
         examples = list(examples)
         validate_examples(examples, "Glirel.update")
+        if self._teacher is None:  # resumed from a saved pipeline, without initialize
+            self._teacher = self._make_teacher()
         lesson = self._teacher.prepare(
-            [eg.reference for eg in examples], self.bundle, Planner(self.span_groups, self.max_pair_distance)
+            [eg.reference for eg in examples], self.bundle.network, Planner(self.span_groups, self.max_pair_distance)
         )
         if not lesson.windows:
             return losses
@@ -349,7 +354,7 @@ class Glirel(TrainablePipe):
         serialize = {"cfg": lambda p: srsly.write_json(p, self.cfg), "model": write_model}
         util.to_disk(path, serialize, exclude)
 
-    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> Glirel:
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "Glirel":
         """Read what ``to_disk`` wrote; nothing else is needed."""
         shim = self.model.shims[0]
 
@@ -365,7 +370,7 @@ class Glirel(TrainablePipe):
         """Settings and the complete network in one."""
         return util.to_bytes({"cfg": lambda: srsly.json_dumps(self.cfg), "model": self.model.to_bytes}, exclude)
 
-    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> Glirel:
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "Glirel":
         """Read what ``to_bytes`` wrote."""
         readers = {"cfg": lambda b: self._read_cfg(srsly.json_loads(b)), "model": self.model.from_bytes}
         util.from_bytes(bytes_data, readers, exclude)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..encoder import WordPieces, build_encoder, max_pieces, pool_pieces
+from ..encoder import WordPieces, build_encoder, max_pieces, pool_pieces, read
 from .batch import Selected, Window
 from .layers import (
     ConcatScorer,
@@ -55,6 +55,7 @@ class PromptNetwork(nn.Module):
         self.pooling: str = config["subtoken_pooling"]
         self.label_strategy: str = config["label_embed_strategy"]
         self.max_words: int | None = config["max_len"]
+        self.mixed_precision: bool = config["mixed_precision"]
         self.encoder = build_encoder({**encoder_config, "vocab_size": config["vocab_size"]})
         self.max_pieces = max_pieces(self.encoder.config)
         encoder_width = self.encoder.config.hidden_size * (2 if self.pooling == "first_last" else 1)
@@ -83,7 +84,7 @@ class PromptNetwork(nn.Module):
         batch = pad_sequences(
             rows, prefix=self.pieces.prefix, suffix=self.pieces.suffix, pad_id=self.pieces.pad_id
         ).to(self.device)
-        hidden = self.encoder(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+        hidden = read(self.encoder, batch.ids, batch.mask, mixed_precision=self.mixed_precision)
         elements = pool_pieces(hidden.flatten(0, 1), batch.start, batch.end, self.pooling)
         elements = self.projection(elements)
         words, labels = [], []

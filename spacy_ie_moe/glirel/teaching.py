@@ -15,7 +15,16 @@ from ..relations import check_relation
 from .batch import Window
 from .candidates import Candidates, collect, make_pairs
 from .plan import Planner
-from .training import Gold, Loss, Sampling, make_targets
+from .training import (
+    Gold,
+    Loss,
+    Sampling,
+    Wordings,
+    all_labels,
+    all_names,
+    close_under_wordings,
+    make_targets,
+)
 
 
 @dataclass
@@ -29,33 +38,37 @@ class Lesson:
 class Teacher:
     """Prepares batches of gold documents and rates what the network makes of them.
 
-    sampling, loss: options of ``Sampling`` and ``Loss``. variants: other names that a label is shown under.
+    sampling, loss: options of ``Sampling`` and ``Loss``. wordings: see ``Wording``.
     """
 
     def __init__(
         self,
         sampling: Mapping[str, Any],
         loss: Mapping[str, Any],
-        variants: Mapping[str, Sequence[str]],
+        labels: Sequence[str],
+        wordings: Wordings,
         rng: random.Random,
     ) -> None:
-        self.sampling = Sampling(**sampling, variants=variants)
+        self.sampling = Sampling(**sampling)
         self.loss = Loss(**loss)
+        self.wordings = wordings
+        self.labels = all_labels(labels, wordings)
+        self.names = all_names(labels, wordings)
         self.rng = rng
 
-    def prepare(self, docs: Sequence[Doc], bundle: Any, planner: Planner) -> Lesson:
+    def prepare(self, docs: Sequence[Doc], network: Any, planner: Planner) -> Lesson:
         """The windows and targets of a batch; documents with fewer than two entities teach nothing."""
         lesson = Lesson()
-        names = self.sampling.rename(bundle.labels, self.rng)
+        names = {label: self.rng.choice(names) for label, names in self.names.items()}
         for doc in docs:
             candidates = _gold_candidates(doc, planner)
             if len(candidates) < 2:
                 continue
-            gold = _gold_pairs(doc, candidates)
-            known = _known_labels(doc, bundle.labels)
+            gold = close_under_wordings(_gold_pairs(doc, candidates), self.wordings)
+            known = self._known_labels(doc)
             labels = self.sampling.sample_labels(set().union(*gold.values()), known, self.rng)
             if labels:
-                self._add(lesson, doc, candidates, gold, labels, names, bundle.network, planner)
+                self._add(lesson, doc, candidates, gold, labels, names, network, planner)
         return lesson
 
     def _add(
@@ -73,12 +86,17 @@ class Teacher:
         pairs = make_pairs(candidates, every, every, planner.max_pair_distance)
         pairs = self.sampling.sample_pairs(pairs, gold, self.rng)
         unknown = _ignored_pairs(doc, candidates)
-        texts = tuple(names.get(label, label) for label in labels)
+        texts = tuple(names[label] for label in labels)
         prompt = sum(map(len, network.prompt(texts)))
         for window, _, rows in planner.windows(doc, candidates, pairs, network, prompt):
             targets = make_targets(pairs[rows], labels, gold, unknown)
             lesson.windows.append(replace(window, labels=texts))
             lesson.targets.append(targets)
+
+    def _known_labels(self, doc: Doc) -> Sequence[str]:
+        """The labels that the document's annotators looked for: all, or ``user_data["annotated_labels"]``."""
+        annotated = doc.user_data.get("annotated_labels")
+        return self.labels if annotated is None else all_labels(annotated, self.wordings)
 
     def get_loss(self, lesson: Lesson, logits: Sequence[np.ndarray]) -> tuple[float, list[np.ndarray]]:
         """The loss and its gradient with respect to each window's logits [P, C]."""
@@ -129,9 +147,3 @@ def _ignored_pairs(doc: Doc, candidates: Candidates) -> set[tuple[int, int]]:
         if head is not None and tail is not None:
             ignored.add((head, tail))
     return ignored
-
-
-def _known_labels(doc: Doc, labels: Sequence[str]) -> Sequence[str]:
-    """The labels that the document's annotators looked for (all, unless ``user_data["annotated_labels"]``)."""
-    annotated = doc.user_data.get("annotated_labels")
-    return labels if annotated is None else [label for label in labels if label in set(annotated)]

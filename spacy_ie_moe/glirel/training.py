@@ -6,9 +6,12 @@ labels, shuffled, some dropped; binary cross-entropy over every pair and label.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,19 +24,76 @@ Gold = Mapping[tuple[int, int], frozenset[str]]
 
 
 @dataclass(frozen=True)
+class Wording:
+    """In which words a label is shown.
+
+    names: other names of the label. inverse: names of the same relation seen from the tail (``director``:
+    ``director of``), taught as a label of its own on the reversed pair. symmetric: head and tail can be swapped.
+    """
+
+    names: Sequence[str] = ()
+    inverse: Sequence[str] = ()
+    symmetric: bool = False
+
+    @property
+    def inverse_label(self) -> str | None:
+        """The label of the reversed pair, if the relation has one."""
+        return self.inverse[0] if self.inverse else None
+
+
+Wordings = Mapping[str, Wording]
+
+
+def read_wordings(path: str | Path) -> Wordings:
+    """Wordings by label from a JSON file. Raises ``ValueError`` naming a label whose entry is not one."""
+    wordings = {}
+    for label, entry in json.loads(Path(path).read_text("utf8")).items():
+        if not isinstance(entry, dict) or set(entry) - {"names", "inverse", "symmetric"}:
+            raise ValueError(f"{path}: {label!r} is {entry!r}; expected names, inverse and symmetric.")
+        wordings[label] = Wording(**entry)
+    return wordings
+
+
+def close_under_wordings(gold: Gold, wordings: Wordings) -> Gold:
+    """Gold relations with those that they imply: the reverse of symmetric ones, and inverse labels."""
+    closed: dict[tuple[int, int], frozenset[str]] = dict(gold)
+    for (head, tail), labels in gold.items():
+        for label in labels:
+            wording = wordings.get(label, Wording())
+            implied = label if wording.symmetric else wording.inverse_label
+            if implied is not None:
+                closed[tail, head] = closed.get((tail, head), frozenset()) | {implied}
+    return closed
+
+
+def all_labels(labels: Sequence[str], wordings: Wordings) -> list[str]:
+    """Labels with their inverse labels, each once."""
+    inverses = (wordings[label].inverse_label for label in labels if label in wordings)
+    return list(dict.fromkeys([*labels, *(label for label in inverses if label)]))
+
+
+def all_names(labels: Sequence[str], wordings: Wordings) -> dict[str, list[str]]:
+    """Every name of each label and inverse label, its own first."""
+    names = {label: [label, *wordings.get(label, Wording()).names] for label in labels}
+    for label in labels:
+        if label in wordings and wordings[label].inverse:
+            names.setdefault(wordings[label].inverse[0], list(wordings[label].inverse))
+    return names
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How instances are shown.
 
     max_labels: labels per instance, positives first. shuffle: their order is random. drop: a random number of them
     is left out, gold ones too, so that the network learns to say no. max_negatives: pairs without a gold relation
-    shown per window, drawn at random; None for all. variants: other names of a label, one drawn per batch.
+    shown per document, drawn at random; None for all.
     """
 
     max_labels: int = 25
     shuffle: bool = True
     drop: bool = True
     max_negatives: int | None = None
-    variants: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def sample_labels(self, gold: set[str], universe: Sequence[str], rng: random.Random) -> list[str]:
         """The labels of one instance: gold ones and others of ``universe``, by their own names."""
@@ -55,24 +115,27 @@ class Sampling:
         chosen = set(rng.sample(others, min(len(others), self.max_negatives)))
         return pairs[[row for row, keep in enumerate(kept) if keep or row in chosen]]
 
-    def rename(self, labels: Sequence[str], rng: random.Random) -> dict[str, str]:
-        """What is read for each label in one batch: its name or one of its variants."""
-        return {label: rng.choice([label, *self.variants.get(label, ())]) for label in labels}
-
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of a batch of windows.
+    """The loss of a batch: the mean over its windows of a weighted sum of three terms.
 
-    bce: weight of the binary cross-entropy, summed over pairs and labels and divided by windows; positive_weight
-    multiplies its positives. ranking: weight of -log softmax of a gold label among the labels that its pair does
-    not have. direction: weight of softplus(reversed - gold), for gold pairs whose reverse has no such label.
+    bce: binary cross-entropy, summed over labels, its positives times positive_weight; reduction says whether it is
+    summed over pairs ("sum", as in the reference) or averaged ("mean", so that a document with a hundred pairs
+    does not outweigh a sentence with two). ranking: -log softmax of a gold label among the labels that its pair
+    does not have. direction: softplus(reversed - gold) for gold pairs whose reverse lacks the label. The last two
+    are averaged over gold pairs.
     """
 
     bce: float = 1.0
     positive_weight: float = 2.0
+    reduction: Literal["sum", "mean"] = "sum"
     ranking: float = 0.0
     direction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.reduction not in ("sum", "mean"):
+            raise ValueError(f"loss.reduction is {self.reduction!r}; expected 'sum' or 'mean'.")
 
     def __call__(self, windows: Sequence[Window], logits: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         """logits, targets: [P, C] per window; a target is 1, 0, or -1 where it is not known. Returns a scalar."""
@@ -80,25 +143,26 @@ class Loss:
             self._of_window(window, scores.float(), target)
             for window, scores, target in zip(windows, logits, targets, strict=True)
         ]
-        return torch.stack(terms).sum() / len(terms)
+        return torch.stack(terms).mean()
 
     def _of_window(self, window: Window, logits: Tensor, target: Tensor) -> Tensor:
         gold = target == 1
         weight = torch.where(gold, self.positive_weight, 1.0) * (target >= 0)
-        loss = self.bce * (F.binary_cross_entropy_with_logits(logits, gold.float(), reduction="none") * weight).sum()
+        entropy = F.binary_cross_entropy_with_logits(logits, gold.float(), weight, reduction="sum")
+        loss = self.bce * (entropy / len(logits) if self.reduction == "mean" else entropy)
         rows, columns = gold.nonzero(as_tuple=True)
         if not len(rows):
             return loss
         positive = logits[rows, columns]
         if self.ranking:
             rivals = logits.masked_fill(target != 0, -torch.inf)[rows].logsumexp(-1)
-            loss = loss + self.ranking * F.softplus(rivals - positive).sum()
+            loss = loss + self.ranking * F.softplus(rivals - positive).mean()
         if self.direction:
             reverse = _reversed_rows(window.pairs)[rows.cpu().numpy()]
             known = torch.from_numpy(reverse >= 0).to(rows.device)
             back = torch.from_numpy(reverse).to(rows.device).clamp(min=0)
             opposed = known & (target[back, columns] == 0)
-            loss = loss + self.direction * (F.softplus(logits[back, columns] - positive) * opposed).sum()
+            loss = loss + self.direction * (F.softplus(logits[back, columns] - positive) * opposed).mean()
         return loss
 
 
