@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from itertools import pairwise
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -437,26 +439,46 @@ def test_process_ends_quietly_with_its_reader(blank):
     process.stdin.flush()
     assert json.loads(process.stdout.readline())["text"] == "first"
     process.stdout.close()
-    try:
-        process.stdin.write(b"more\n" * 200)
-        process.stdin.close()
-    except BrokenPipeError:
-        pass
+    _write(process.stdin, b"more\n" * 200)
     process.stdin = None
     assert (process.stderr.read(), process.wait(60)) == (b"", 141)
     process.stderr.close()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_interrupt(blank):
-    process = start("--model", blank, "-f", "jsonl", "-q", "--batch-size", "1")
+@pytest.mark.parametrize("n_process", [1, 2])
+def test_interrupt(blank, n_process):
+    process = start("--model", blank, "-f", "jsonl", "-q", "--n-process", n_process, start_new_session=True)
     assert process.stdin and process.stdout and process.stderr
-    process.stdin.write(b"first\n" * 3)
-    process.stdin.flush()
+    text = b"word " * 1000 + b"\n"
+    Thread(target=_write, args=(process.stdin, text * 400), daemon=True).start()
     process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, b"")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all its processes
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(60)) == (b"", 130)
+    process.stderr.close()
+
+
+@pytest.mark.parametrize("n_process", [1, 2])
+def test_many_documents_into_a_reader_that_stops(blank, n_process):
+    process = start("--model", blank, "-f", "jsonl", "-q", "--n-process", n_process)
+    assert process.stdin and process.stdout and process.stderr
+    Thread(target=_write, args=(process.stdin, (b"word " * 1000 + b"\n") * 400), daemon=True).start()
+    process.stdout.readline()
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(60)) == (b"", 141)
+    process.stderr.close()
+
+
+def _write(stream, data):
+    with suppress(BrokenPipeError), stream:
+        stream.write(data)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_full_disk_is_one_sentence(run):
+    result = run("Paris", "-o", "/dev/full")
+    assert (result.exit_code, result.stderr) == (1, "Error: The output can't be written: No space left on device.\n")
 
 
 def test_nothing_to_read_is_a_usage_error(monkeypatch):

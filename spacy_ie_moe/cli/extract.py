@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import enum
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import stat
 import sys
+import threading
 import unicodedata
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, islice
@@ -110,15 +113,17 @@ def extract(
         given_labels = _read_labels(labels, labels_file)
         nlp = _load(model, given_labels, threshold, top_k)
         items = _check_labelled(nlp, _read(sources, whole_files, problems), problems)
-        if n_process > 1:
-            _leave_interrupts_to_parent()
-        _run(nlp, items, problems, format, output, batch_size=batch_size, n_process=n_process, quiet=quiet)
+        with _interruptible(n_process):
+            _run(nlp, items, problems, format, output, batch_size=batch_size, n_process=n_process, quiet=quiet)
     except UsageError as error:
         _say(str(error))
         raise typer.Exit(2) from None
     except BrokenPipeError:
         _abandon_stdout()
         raise typer.Exit(141) from None  # what a shell reports for a process that SIGPIPE ended
+    except OSError as error:
+        _say(f"The output can't be written: {error.strerror or error}.")
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if problems.count:
@@ -156,10 +161,24 @@ def _finds_no_relations(nlp: Language) -> bool:
     return not any("doc._.relations" in nlp.get_pipe_meta(name).assigns for name in nlp.pipe_names)
 
 
-def _leave_interrupts_to_parent() -> None:
-    """Ctrl-C reaches all processes of a terminal; the workers end with ours, without a traceback."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+@contextmanager
+def _interruptible(n_process: int) -> Iterator[None]:
+    """Let Ctrl-C end workers and command at once. spaCy would wait for its workers, and they for spaCy."""
+
+    def interrupt(_signal: int, _frame: Any) -> None:
+        if multiprocessing.parent_process() is None:  # a forked worker has this handler, too, and ends with us
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            os._exit(130)  # output is flushed after every document
+
+    if n_process == 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # --- processing -------------------------------------------------------------------------------------------
@@ -186,10 +205,11 @@ def _process_block(
     spaCy's own error handlers are no help: its entity recognizer has none, and others lose a batch for a document.
     """
     waiting: dict[int, Item] = {}  # by number, in order: read and not yet written
-    numbered = enumerate(block)
+    numbered: Iterator[tuple[int, Item]] = enumerate(block)
 
     def feed() -> Iterator[tuple[Doc, int]]:
-        for number, item in numbered:
+        while (pair := next(numbered, None)) is not None:  # looked up anew: it is exchanged to stop
+            number, item = pair
             doc = _to_doc(nlp, item, problems)
             if doc is not None:
                 waiting[number] = item
@@ -203,21 +223,37 @@ def _process_block(
 
     failed = True
     while failed:
+        if n_process > 1:  # an error of a worker isn't raised, which would end all: its documents just don't come
+            nlp.default_error_handler = _ignore_error
         pairs = nlp.pipe(feed(), as_tuples=True, batch_size=batch_size, n_process=n_process)
         try:
             with closing(pairs):  # type: ignore[type-var]  # spaCy types the generator as an iterator
-                for doc, number in pairs:
-                    yield from catch_up(number)
-                    del waiting[number]
-                    yield doc
+                try:
+                    for doc, number in pairs:
+                        yield from catch_up(number)
+                        del waiting[number]
+                        yield doc
+                except GeneratorExit:
+                    if n_process > 1:  # spaCy waits for its workers: take what they have, give them no more
+                        numbered = iter(())
+                        deque(pairs, maxlen=0)
+                    raise
             failed = False
         except Exception:
             failed = True  # which document it was, and why, is said when it is tried alone
         yield from catch_up(None)
 
 
+def _ignore_error(_name: Any, _component: Any, _docs: Any, _error: Exception) -> None:
+    """An error handler of spaCy."""
+
+
 def _process_alone(nlp: Language, item: Item, problems: Problems) -> Doc | None:
+    """The item's document, or ``None`` and a report on why there is none."""
+    from spacy.util import raise_error
+
     doc = _to_doc(nlp, item, problems)
+    nlp.default_error_handler = raise_error
     try:
         return None if doc is None else nlp(doc)
     except Exception as error:
