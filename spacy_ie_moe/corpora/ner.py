@@ -79,9 +79,7 @@ def read_columns(lines: Iterable[str], problems: list[str] | None = None) -> Ite
             end_sentence()
         elif len(fields) < 2 or not _TAG.fullmatch(fields[-1]):
             if problems is not None:
-                problems.append(
-                    f"Line {number} is {line.rstrip()!r}; expected a token and a tag such as B-PER."
-                )
+                problems.append(f"Line {number} is {line.rstrip()!r}; expected a token and a tag such as B-PER.")
         else:
             tokens.append(fields[0])
             tags.append(fields[-1])
@@ -150,9 +148,7 @@ def detokenise(tokens: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
 
 
 def _is_range(tokens: Sequence[str], i: int) -> bool:
-    return (
-        tokens[i] == "–" and 0 < i < len(tokens) - 1 and tokens[i - 1].isdigit() and tokens[i + 1].isdigit()
-    )
+    return tokens[i] == "–" and 0 < i < len(tokens) - 1 and tokens[i - 1].isdigit() and tokens[i + 1].isdigit()
 
 
 def make_doc(nlp: Language, sentences: Sequence[TaggedSentence]) -> Doc:

@@ -173,16 +173,12 @@ def make_corpora(output: Path, data: Path, *, seed: int = 0, unlabelled: int = 4
         for piece in pieces(document, rng)
     ]
     held_out = _sentence_keys([*docred["dev"], *docred["test"], *wikigold["test"]])
-    texts = [
-        text for text in unlabelled_texts(data, seed, unlabelled) if not _shares_sentence(text, held_out)
-    ]
+    texts = [text for text in unlabelled_texts(data, seed, unlabelled) if not _shares_sentence(text, held_out)]
     corpora = {
         "train": train,
         "dev": [make_doc(nlp, document) for document in docred["dev"]],
         "test": [make_doc(nlp, document) for document in docred["test"]],
-        "wikigold_test": [
-            make_doc(nlp, [complete(s, places) for s in document]) for document in wikigold["test"]
-        ],
+        "wikigold_test": [make_doc(nlp, [complete(s, places) for s in document]) for document in wikigold["test"]],
         "unlabelled": [nlp.make_doc(text) for text in texts],
     }
     return {name: write_docs(output / f"{name}.spacy", docs) for name, docs in corpora.items()}

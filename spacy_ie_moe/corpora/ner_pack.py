@@ -78,9 +78,7 @@ def pack(trained: Language, scores: dict[str, Any]) -> Language:
 def evaluate(nlp: Language, path: Path) -> dict[str, Any]:
     """Exact span and label scores of ``nlp`` on the raw text of the documents in a ``.spacy`` file."""
     gold = read_docs(path, nlp.vocab)
-    examples = [
-        Example(doc, reference) for doc, reference in zip(nlp.pipe([d.text for d in gold]), gold, strict=True)
-    ]
+    examples = [Example(doc, reference) for doc, reference in zip(nlp.pipe([d.text for d in gold]), gold, strict=True)]
     scores = Scorer.score_spans(examples, "ents")
     return {key: _rounded(scores[key]) for key in _SCORES}
 

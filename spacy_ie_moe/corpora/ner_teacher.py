@@ -78,9 +78,7 @@ class Teacher(nn.Module):
                     if first[row, word] < 0:
                         first[row, word] = piece
         embedded = self.encoder.get_input_embeddings()(ids) + self.shapes(shapes)
-        hidden = self.encoder(
-            inputs_embeds=embedded, attention_mask=batch["attention_mask"]
-        ).last_hidden_state
+        hidden = self.encoder(inputs_embeds=embedded, attention_mask=batch["attention_mask"]).last_hidden_state
         index = first.clamp(min=0).unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
         scores = self.classifier(self.dropout(hidden.gather(1, index)))
         return scores.masked_fill(
@@ -88,9 +86,7 @@ class Teacher(nn.Module):
         )
 
     @torch.no_grad()
-    def annotate(
-        self, texts: Sequence[Sequence[str]], *, words_in_batch: int = 2500
-    ) -> list[list[TokenSpan]]:
+    def annotate(self, texts: Sequence[Sequence[str]], *, words_in_batch: int = 2500) -> list[list[TokenSpan]]:
         """The entities of each text, in the order given; long texts are read in windows."""
         self.eval()
         pieces = [(i, s, e) for i, words in enumerate(texts) for s, e in windows(words)]
@@ -115,9 +111,7 @@ class Teacher(nn.Module):
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
         if not (folder / "teacher.safetensors").is_file():
-            raise FileNotFoundError(
-                f"{folder} has no teacher.safetensors; run spacy_ie_moe.corpora.ner_teacher first."
-            )
+            raise FileNotFoundError(f"{folder} has no teacher.safetensors; run spacy_ie_moe.corpora.ner_teacher first.")
         config = AutoConfig.from_pretrained(folder)
         encoder = AutoModel.from_config(config, add_pooling_layer=False)
         teacher = cls(encoder, AutoTokenizer.from_pretrained(folder))
@@ -152,8 +146,7 @@ def _batches(pieces: Sequence[tuple[int, int, int]], words: int) -> Iterator[lis
 def tag_numbers(doc: Doc) -> list[int]:
     """The numbers of ``doc``'s tags; `MISSING` where the annotation is missing."""
     return [
-        MISSING if t.ent_iob == 0 else TAGS.index(f"{t.ent_iob_}-{t.ent_type_}" if t.ent_type_ else "O")
-        for t in doc
+        MISSING if t.ent_iob == 0 else TAGS.index(f"{t.ent_iob_}-{t.ent_type_}" if t.ent_type_ else "O") for t in doc
     ]
 
 
