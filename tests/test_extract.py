@@ -190,6 +190,26 @@ def test_a_failing_component_loses_only_its_document(run, n_process):
     assert result.stderr == "Error: standard input, line 2: no result, RuntimeError: it exploded\n"
 
 
+class BrokenPipe:
+    """A component that works on documents and not on streams."""
+
+    def __call__(self, doc):
+        return doc
+
+    def pipe(self, stream, **kwargs):
+        raise RuntimeError("no streams")
+
+
+def test_a_component_that_fails_before_it_reads(model):
+    nlp = spacy.load(model)
+    Language.component("test_broken_pipe", func=BrokenPipe())
+    nlp.add_pipe("test_broken_pipe")
+    items = [EXTRACT.Item(f"line {i}", text) for i, text in enumerate(["Paris", "explode", "London"])]
+    problems = EXTRACT.Problems()
+    assert [doc.text for doc in EXTRACT.process(nlp, iter(items), problems)] == ["Paris", "London"]
+    assert problems.count == 1
+
+
 def test_results_do_not_depend_on_blocks_batches_and_processes(run, monkeypatch):
     text = "".join(f"Paris word{i} London\n" for i in range(23))
     expected = run("-", "-f", "jsonl", input=text).stdout

@@ -209,10 +209,11 @@ def _process_block(
 
     def feed() -> Iterator[tuple[Doc, int]]:
         while (pair := next(numbered, None)) is not None:  # looked up anew: it is exchanged to stop
-            number, item = pair
-            doc = _to_doc(nlp, item, problems)
-            if doc is not None:
-                waiting[number] = item
+            number, waiting[number] = pair
+            doc = _to_doc(nlp, waiting[number], problems)
+            if doc is None:
+                del waiting[number]
+            else:
                 yield doc, number
 
     def catch_up(before: int | None) -> Iterator[Doc]:
@@ -240,7 +241,11 @@ def _process_block(
                     raise
             failed = False
         except Exception:
-            failed = True  # which document it was, and why, is said when it is tried alone
+            # which document it was, and why, is said when it is tried alone
+            pair = None if waiting else next(numbered, None)  # go on even if the pipe fails before it reads
+            if pair is not None:
+                waiting[pair[0]] = pair[1]
+            failed = bool(waiting)
         yield from catch_up(None)
 
 
@@ -252,9 +257,9 @@ def _process_alone(nlp: Language, item: Item, problems: Problems) -> Doc | None:
     """The item's document, or ``None`` and a report on why there is none."""
     from spacy.util import raise_error
 
-    doc = _to_doc(nlp, item, problems)
     nlp.default_error_handler = raise_error
     try:
+        doc = _to_doc(nlp, item, problems)
         return None if doc is None else nlp(doc)
     except Exception as error:
         problems.report(item.origin, f"no result, {type(error).__name__}: {_first_line(error)}")
