@@ -44,7 +44,7 @@ def accelerate_linears(model: nn.Module) -> int:
 
     Only plain ``nn.Linear`` modules change, so adapters and quantised layers keep their forward.
     """
-    if not _onednn_pays():
+    if not onednn_pays():
         return 0
     return sum(_swap_class(module, _FASTER_LINEARS) for module in model.modules())
 
@@ -68,21 +68,25 @@ class FastLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if not _can_use_onednn(self, input):
             return super().forward(input)
-        return _onednn_linear(self, input, "none")
+        return onednn_linear(input, self.weight, self.bias, "none")
+
+    def forward_gelu(self, x: Tensor) -> Tensor:
+        """``gelu(x W + b)``, computed in one go where it can be."""
+        if not _can_use_onednn(self, x):
+            return F.gelu(super().forward(x))
+        return onednn_linear(x, self.weight, self.bias, "gelu")
 
 
 class _FusedIntermediate(nn.Module):
-    """A transformer's first feed-forward layer, ``gelu(x W + b)``, as one oneDNN call."""
+    """A transformer's first feed-forward layer, ``gelu(x W + b)``, as one call."""
 
-    dense: nn.Linear
+    dense: Any
     intermediate_act_fn: Any
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        dense, activation = self.dense, self.intermediate_act_fn
-        fusible = isinstance(dense, FastLinear) and _is_exact_gelu(activation)
-        if fusible and _can_use_onednn(dense, hidden_states):
-            return _onednn_linear(dense, hidden_states, "gelu")
-        return activation(dense(hidden_states))
+        if isinstance(self.dense, FastLinear) and _is_exact_gelu(self.intermediate_act_fn):
+            return self.dense.forward_gelu(hidden_states)
+        return self.intermediate_act_fn(self.dense(hidden_states))
 
 
 class FastBertIntermediate(_FusedIntermediate, BertIntermediate):
@@ -107,7 +111,7 @@ def _swap_class(module: nn.Module, faster: dict[type[nn.Module], type[nn.Module]
     return True
 
 
-def _onednn_pays() -> bool:
+def onednn_pays() -> bool:
     """Whether oneDNN is there and MKL is what it replaces (Apple's and ARM's libraries are faster)."""
     return (
         torch.backends.mkl.is_available()
@@ -119,21 +123,29 @@ def _onednn_pays() -> bool:
 def _can_use_onednn(linear: nn.Linear, x: Tensor) -> bool:
     weight = linear.weight
     return (
-        not torch.is_grad_enabled()
-        and x.device.type == "cpu"
+        is_cpu_inference(x)
         and weight.device.type == "cpu"
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def is_cpu_inference(x: Tensor) -> bool:
+    """Whether kernels without gradients, tracing or a GPU version may be used on ``x``."""
+    return (
+        not torch.is_grad_enabled()
+        and x.device.type == "cpu"
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
     )
 
 
-def _onednn_linear(linear: nn.Linear, x: Tensor, activation: str) -> Tensor:
-    algorithm = "none" if activation == "gelu" else ""  # of GELU: the exact one, not "tanh"
-    return torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, activation, [], algorithm)
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    """``activation(x W + b)``; the activation is "none" or (exact) "gelu"."""
+    algorithm = "none" if activation == "gelu" else ""  # of GELU: not the "tanh" approximation
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm)
 
 
 def _is_exact_gelu(activation: Any) -> bool:
@@ -180,7 +192,7 @@ class FastDebertaV2Encoder(DebertaV2Encoder):
     ) -> BaseModelOutput | tuple[Any, ...]:
         """[batch, length, hidden] and a [batch, length] mask -> the last (and all) hidden states."""
         plain = query_states is None and relative_pos is None and not output_attentions
-        if not (plain and attention_mask.dim() == 2 and self._is_inference(hidden_states)):
+        if not (plain and attention_mask.dim() == 2 and not self.training and is_cpu_inference(hidden_states)):
             return super().forward(
                 hidden_states,
                 attention_mask,
@@ -203,15 +215,6 @@ class FastDebertaV2Encoder(DebertaV2Encoder):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_tables", "_tables_key")}
-
-    def _is_inference(self, hidden_states: Tensor) -> bool:
-        return (
-            not self.training
-            and not torch.is_grad_enabled()
-            and hidden_states.device.type == "cpu"
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()
-        )
 
     def _run_layers(self, x: Tensor, mask: Tensor) -> Iterator[Tensor]:
         embeddings = x
