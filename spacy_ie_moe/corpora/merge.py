@@ -15,11 +15,16 @@ def merge(
     seed: int = typer.Option(0, help="Seed of the order."),
 ) -> None:
     """Merge the documents of .spacy files in random order, so that training sees all kinds in every stretch."""
-    merged = DocBin(store_user_data=True)
+    merged: DocBin | None = None
     for path in inputs:
         if not path.is_file():
             raise typer.BadParameter(f"{path} does not exist; expected a .spacy file.")
-        merged.merge(DocBin().from_disk(path))
+        part = DocBin(store_user_data=True).from_disk(path)
+        if merged is None:
+            merged = part
+        else:
+            merged.merge(part)
+    assert merged is not None
     order = list(range(len(merged)))
     random.Random(seed).shuffle(order)
     for name in ("tokens", "spaces", "cats", "flags", "user_data", "span_groups"):

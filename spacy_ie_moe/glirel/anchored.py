@@ -62,13 +62,14 @@ class AnchoredNetwork(nn.Module):
         return []
 
     def encode(self, windows: Sequence[Window]) -> list[Tensor]:
-        """Word vectors [W, H] of each window, each the mean of its pieces."""
-        return self._read([window.words for window in windows])
+        """Word vectors [W + 2, H] of each window: the words, each the mean of its pieces, between the encoder's
+        own first and last tokens, which carry much of what it knows of the whole."""
+        first, last = self.pieces.prefix, self.pieces.suffix
+        return self._read([(first, *window.words, last) for window in windows])
 
     def _read(self, rows: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
-        batch = pad_sequences(
-            rows, prefix=self.pieces.prefix, suffix=self.pieces.suffix, pad_id=self.pieces.pad_id
-        ).to(self.device)
+        """Rows of elements as vectors [E, H], each the mean of its pieces."""
+        batch = pad_sequences(rows, prefix=(), suffix=(), pad_id=self.pieces.pad_id).to(self.device)
         hidden = read(self.encoder, batch.ids, batch.mask, mixed_precision=self.mixed_precision)
         return list(pool_pieces(hidden.flatten(0, 1), batch.start, batch.end, "mean").split(batch.counts))
 
@@ -86,8 +87,10 @@ class AnchoredNetwork(nn.Module):
         return torch.stack([cache[label] for label in labels])
 
     def _read_labels(self, labels: Sequence[str]) -> Tensor:
-        limit = (self.max_pieces or 512) - len(self.pieces.prefix) - len(self.pieces.suffix)
-        return torch.cat(self._read([[pieces[:limit]] for pieces in self.pieces(labels)]))
+        """Each label is one element with the encoder's first and last tokens: a sentence of its own."""
+        first, last = self.pieces.prefix, self.pieces.suffix
+        room = None if self.max_pieces is None else self.max_pieces - len(first) - len(last)
+        return torch.cat(self._read([[first + pieces[:room] + last] for pieces in self.pieces(labels)]))
 
     def train(self, mode: bool = True) -> AnchoredNetwork:
         """Switch training on or off; what is remembered of the labels is forgotten."""
@@ -124,8 +127,8 @@ class AnchoredNetwork(nn.Module):
     def _scorer_of(self, window: Window, words: Tensor, labels: Tensor) -> Any:
         """What gives the logits [p, C] of a slice of the window's pairs."""
         pairs = torch.from_numpy(window.pairs).to(self.device)
-        spans = torch.from_numpy(window.spans).to(self.device)
-        readable = torch.tensor([len(word) > 0 for word in window.words], device=self.device)
+        spans = torch.from_numpy(window.spans).to(self.device) + 1  # behind the encoder's first token
+        readable = torch.tensor([True, *(len(word) > 0 for word in window.words), True], device=self.device)
         entities = span_means(words, spans)
         context = self.context(words, readable, entities, spans)
         correct = self.correction(entities)
