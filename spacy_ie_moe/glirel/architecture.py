@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from thinc.api import Model
 
 from ..torch_wrapper import Codec, Learning, wrap_network
 
 if TYPE_CHECKING:
+    from ..precision import Precision
     from .checkpoint import Bundle
-
-PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class GlirelCodec(Codec["Bundle"]):
     encoder: str | None
     network: str
     settings: dict[str, Any] = field(default_factory=dict)
-    precision: str = "float32"
+    precision: Precision = "float32"
 
     def load(self) -> Bundle:
         from . import checkpoint
@@ -49,21 +48,18 @@ class GlirelCodec(Codec["Bundle"]):
         return checkpoint.from_files(files)
 
     def for_prediction(self, bundle: Bundle) -> Any:
-        from ..speedups import accelerate_deberta
-
-        network = bundle.network
-        accelerate_deberta(network.encoder)
-        if self.precision == "float32":
-            return network
         from ..precision import to_precision
+        from ..speedups import accelerate
 
-        return to_precision(copy.deepcopy(network), self.precision).eval()
+        if self.precision == "float32":
+            return accelerate(bundle.network)
+        return to_precision(accelerate(copy.deepcopy(bundle.network)), self.precision).eval()
 
 
 def build_glirel(
     checkpoint: str | None = None,
     revision: str | None = None,
-    precision: str = "float32",
+    precision: Literal["float32", "bfloat16", "int8"] = "float32",
     device: str | None = None,
     encoder: str | None = None,
     network: str = "anchored",
@@ -82,7 +78,5 @@ def build_glirel(
         raise ValueError(
             f"model.checkpoint is {checkpoint!r} and model.encoder is {encoder!r}; expected exactly one of them."
         )
-    if precision not in PRECISIONS:
-        raise ValueError(f"model.precision is {precision!r}; expected one of {', '.join(PRECISIONS)}.")
     codec = GlirelCodec(checkpoint, revision, encoder, network, dict(settings or {}), precision)
     return wrap_network("glirel", codec, learning=Learning(dict(group_rates or {})), device=device)

@@ -56,7 +56,8 @@ ANCHORED_DEFAULTS: dict[str, Any] = {
 }
 """Settings of ``AnchoredNetwork``."""
 
-NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+Network = PromptNetwork | AnchoredNetwork
+NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "prompt": (PromptNetwork, PROMPT_DEFAULTS),
     "anchored": (AnchoredNetwork, ANCHORED_DEFAULTS),
 }
@@ -90,7 +91,7 @@ class Bundle:
     labels: the label set that it was trained on, used where a user gives none.
     """
 
-    network: nn.Module
+    network: Network
     kind: str
     settings: dict[str, Any]
     encoder_config: dict[str, Any]
@@ -153,7 +154,7 @@ def to_files(bundle: Bundle, *, dtype: torch.dtype = torch.float32) -> dict[str,
     """The files of a network in our own format; ``dtype`` is that of the weights in the file."""
     tensors = {name: tensor.detach().cpu() for name, tensor in bundle.network.state_dict().items()}
     weights = save_safetensors({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()})
-    pieces: WordPieces = bundle.network.pieces
+    pieces = bundle.network.pieces
     config = {
         "format": FORMAT,
         "version": VERSION,

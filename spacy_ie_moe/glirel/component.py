@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import srsly
 from spacy import util
@@ -20,6 +20,7 @@ from thinc.api import Config, Model, Optimizer, set_dropout_rate
 
 from ..labels import LabelsInput, RelationLabel, is_probability, parse_labels
 from ..relations import Relation
+from ..torch_wrapper import TorchShim
 from .plan import DocumentPlan, Planner, batch_by_size
 
 if TYPE_CHECKING:
@@ -200,7 +201,11 @@ class Glirel(TrainablePipe):
     @property
     def bundle(self) -> "Bundle":
         """The network with its settings."""
-        return self.model.shims[0].bundle
+        return self._shim.bundle
+
+    @property
+    def _shim(self) -> TorchShim:
+        return cast(TorchShim, self.model.shims[0])
 
     def _default_labels(self) -> list[RelationLabel]:
         if self._labels is not None:
@@ -344,7 +349,7 @@ class Glirel(TrainablePipe):
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
         """Write settings and the complete network: safetensors, JSON config, tokenizer."""
-        shim = self.model.shims[0]
+        shim = self._shim
 
         def write_model(folder: Path) -> None:
             folder.mkdir(exist_ok=True)
@@ -356,7 +361,7 @@ class Glirel(TrainablePipe):
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "Glirel":
         """Read what ``to_disk`` wrote; nothing else is needed."""
-        shim = self.model.shims[0]
+        shim = self._shim
 
         def read_model(folder: Path) -> None:
             if not folder.is_dir():

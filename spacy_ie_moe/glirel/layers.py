@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,17 +82,17 @@ class PairLayer(nn.Module):
 
     def split(self, entities: Tensor) -> tuple[Tensor, Tensor]:
         """entities: [N, D]. Returns each as a head and as a tail, [N, 4D] both."""
-        first = self.out_project[0]
+        first = cast(nn.Linear, self.out_project[0])
         as_head, as_tail = first.weight.chunk(2, dim=-1)
         return F.linear(entities, as_head), F.linear(entities, as_tail, first.bias)
 
     def hidden(self, heads: Tensor, tails: Tensor, pairs: Tensor) -> Tensor:
         """heads, tails: [N, 4D] from ``split``; pairs: [P, 2] rows in them. Returns [P, 4D]."""
-        return self.out_project[2]((heads[pairs[:, 0]] + tails[pairs[:, 1]]).relu_())
+        return cast(nn.Dropout, self.out_project[2])((heads[pairs[:, 0]] + tails[pairs[:, 1]]).relu_())
 
     def output(self, hidden: Tensor) -> Tensor:
         """hidden: [P, 4D]. Returns the pair vectors, [P, D]."""
-        return self.out_project[3](hidden)
+        return cast(nn.Linear, self.out_project[3])(hidden)
 
     def fold(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The last linear layer folded into label vectors, for scorers that end in a dot product.
@@ -98,7 +100,7 @@ class PairLayer(nn.Module):
         labels: [C, D]. Returns weights [C, 4D] and biases [C] such that
         ``output(hidden) @ labels.T == hidden @ weights.T + biases``.
         """
-        last = self.out_project[3]
+        last = cast(nn.Linear, self.out_project[3])
         return labels @ last.weight, labels @ last.bias
 
 
@@ -107,10 +109,10 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, width: int, *, ffn_mul: int, dropout: float) -> None:
         super().__init__()
-        self.read = nn.Module()
-        self.read.mha = nn.MultiheadAttention(
+        attention = nn.MultiheadAttention(
             width, max(1, width // 64), dropout=dropout, batch_first=True, add_zero_attn=True
         )
+        self.read = nn.ModuleDict({"mha": attention})
         self.norm_read = nn.LayerNorm(width)
         self.ffn = nn.Sequential(
             nn.Linear(width, width * ffn_mul), nn.GELU(), nn.Dropout(dropout), nn.Linear(width * ffn_mul, width)
@@ -120,7 +122,7 @@ class AttentionBlock(nn.Module):
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         """queries: [Q, D]; keys: [K, D], K may be 0. Returns [Q, D]."""
         query = self.norm_read(queries).unsqueeze(0)
-        read, _ = self.read.mha(query, keys.unsqueeze(0), keys.unsqueeze(0), need_weights=False)
+        read, _ = self.read["mha"](query, keys.unsqueeze(0), keys.unsqueeze(0), need_weights=False)
         refined = queries + read.squeeze(0)
         return refined + self.norm_ffn(self.ffn(refined))
 
