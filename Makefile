@@ -4,7 +4,9 @@ PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 .PHONY: demo test lint clean
 
 demo: .venv/installed
-	.venv/bin/python -m demo.run
+	.venv/bin/spacy-ie-moe extract assets/demo.txt --labels-file assets/demo_labels.json --format html --output demo.html
+	.venv/bin/spacy-ie-moe extract assets/demo.txt --labels-file assets/demo_labels.json
+	@echo "The same as a page: demo.html"
 
 test: .venv/installed-test
 	.venv/bin/python -m pytest
