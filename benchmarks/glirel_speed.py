@@ -26,9 +26,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -37,13 +38,14 @@ import typer
 from benchmarks import reference_glirel
 from benchmarks.reference_glirel import Entry, Work, pipe_entry, serve
 from spacy_ie_moe.encoder import WordPieces
-from spacy_ie_moe.glirel.architecture import PRECISIONS
 from spacy_ie_moe.glirel.network import SPECIAL_TOKENS
-from spacy_ie_moe.speedups import Buckets, onednn_linear
+from spacy_ie_moe.precision import Precision
+from spacy_ie_moe.speedups import Buckets, onednn_linear, onednn_pays
 
 ROOT = Path(__file__).resolve().parent.parent
 MB = 2**20
 VOCABULARY = 30_000
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 LABELS = [
     "country of citizenship", "place of birth", "spouse", "educated at", "employer", "member of political party",
     "located in", "headquarters location", "founded by", "subsidiary", "owned by", "chief executive officer",
@@ -286,7 +288,7 @@ class Worker:
         self.peak = 0
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
         with log.open("w") as errors:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
             self.process = subprocess.Popen(command, **pipes, env=environment, text=True, cwd=ROOT)
 
     def ask(self, **request: Any) -> Work:
@@ -416,11 +418,10 @@ def measure_rates(width: int, inner: int, threads: int, *, rows: int = 2048, tri
         for precision, dtype in zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.int8), strict=True):
             x = torch.randn(rows, width).mul(20).to(dtype)
             weight = torch.randn(inner, width).mul(20).to(dtype)
-            kernels: list[Callable[[], Any]] = [lambda x=x, weight=weight: torch.mm(x, weight.T)]
-            if precision == "int8":
-                kernels = [lambda x=x, weight=weight: torch._int_mm(x, weight.T)]
-            elif torch.backends.mkldnn.is_available():
-                kernels.append(lambda x=x, weight=weight: onednn_linear(x, weight, None, "none"))
+            multiply = torch._int_mm if precision == "int8" else torch.mm
+            kernels: list[Callable[[], Any]] = [partial(multiply, x, weight.T)]
+            if precision != "int8" and onednn_pays():
+                kernels.append(partial(onednn_linear, x, weight, None, "none"))
             fastest = min(_seconds(kernel) for kernel in kernels for _ in range(tries))
             rates[precision] = 2 * rows * width * inner / fastest
     return rates

@@ -107,7 +107,7 @@ def peak_memory() -> int:
 
 def load_reference(request: Work) -> tuple[Any, Entry]:
     """GLiREL's spaCy component, or its ``predict_relations`` where a threshold or top_k is wanted (it fixes both)."""
-    import glirel  # type: ignore[import-not-found]
+    import glirel
     import spacy
     import torch
 
