@@ -43,6 +43,7 @@ wordings = null
 
 [glirel.sampling]
 max_labels = 25
+batch_labels = null
 shuffle = true
 drop = true
 max_negatives = null

@@ -59,13 +59,16 @@ class Teacher:
     def prepare(self, docs: Sequence[Doc], network: Any, planner: Planner) -> Lesson:
         """The windows and targets of a batch; documents with fewer than two entities teach nothing."""
         lesson = Lesson()
-        names = {label: self.rng.choice(names) for label, names in self.names.items()}
-        for doc in docs:
-            candidates = _gold_candidates(doc, planner)
-            if len(candidates) < 2:
-                continue
-            gold = close_under_wordings(_gold_pairs(doc, candidates), self.wordings)
-            known = self._known_labels(doc)
+        taught = [
+            (doc, candidates, close_under_wordings(_gold_pairs(doc, candidates), self.wordings))
+            for doc in docs
+            if len(candidates := _gold_candidates(doc, planner)) > 1
+        ]
+        in_batch = {label for _, _, gold in taught for labels in gold.values() for label in labels}
+        pool = self.sampling.sample_pool(in_batch, self.labels, self.rng)
+        names = {label: self.rng.choice(self.names[label]) for label in pool}
+        for doc, candidates, gold in taught:
+            known = self._known_labels(doc, pool)
             labels = self.sampling.sample_labels(set().union(*gold.values()), known, self.rng)
             if labels:
                 self._add(lesson, doc, candidates, gold, labels, names, network, planner)
@@ -93,10 +96,13 @@ class Teacher:
             lesson.windows.append(replace(window, labels=texts))
             lesson.targets.append(targets)
 
-    def _known_labels(self, doc: Doc) -> Sequence[str]:
-        """The labels that the document's annotators looked for: all, or ``user_data["annotated_labels"]``."""
+    def _known_labels(self, doc: Doc, pool: Sequence[str]) -> Sequence[str]:
+        """The labels of ``pool`` that the document's annotators looked for (``user_data["annotated_labels"]``)."""
         annotated = doc.user_data.get("annotated_labels")
-        return self.labels if annotated is None else all_labels(annotated, self.wordings)
+        if annotated is None:
+            return pool
+        looked_for = set(all_labels(annotated, self.wordings))
+        return [label for label in pool if label in looked_for]
 
     def get_loss(self, lesson: Lesson, logits: Sequence[np.ndarray]) -> tuple[float, list[np.ndarray]]:
         """The loss and its gradient with respect to each window's logits [P, C]."""

@@ -85,15 +85,24 @@ def all_names(labels: Sequence[str], wordings: Wordings) -> dict[str, list[str]]
 class Sampling:
     """How instances are shown.
 
-    max_labels: labels per instance, positives first. shuffle: their order is random. drop: a random number of them
-    is left out, gold ones too, so that the network learns to say no. max_negatives: pairs without a gold relation
-    shown per document, drawn at random; None for all.
+    max_labels: labels per instance, positives first. batch_labels: if given, a batch draws all its labels from a pool
+    of so many (more where more are gold in it), which is faster for networks that read labels apart. shuffle: their
+    order is random. drop: a random number of them is left out, gold ones too, so that the network learns to say no.
+    max_negatives: pairs without a gold relation shown per document, drawn at random; None for all.
     """
 
     max_labels: int = 25
+    batch_labels: int | None = None
     shuffle: bool = True
     drop: bool = True
     max_negatives: int | None = None
+
+    def sample_pool(self, gold: set[str], universe: Sequence[str], rng: random.Random) -> list[str]:
+        """The labels that a batch draws from: those that are gold in it and others of ``universe``."""
+        if self.batch_labels is None:
+            return list(universe)
+        others = [label for label in universe if label not in gold]
+        return sorted(gold) + rng.sample(others, min(len(others), max(0, self.batch_labels - len(gold))))
 
     def sample_labels(self, gold: set[str], universe: Sequence[str], rng: random.Random) -> list[str]:
         """The labels of one instance: gold ones and others of ``universe``, by their own names."""
