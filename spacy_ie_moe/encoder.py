@@ -76,6 +76,10 @@ class WordPieces:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": {}}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.tokenizer.encode_special_tokens = True  # which a copied or pickled tokenizer forgets
+
 
 def _template(tokenizer: Tokenizer) -> tuple[Pieces, Pieces]:
     """The pieces that the encoder wants before and after every input ([CLS] and [SEP], say)."""
