@@ -22,7 +22,6 @@ setup(
     install_requires=[
         "spacy>=3.8.13,<3.9",
         "thinc>=8.3.12,<8.4",
-        "spacy-transformers>=1.4,<1.5",
         "torch>=2.4",
         "transformers>=4.45,<4.53.3",
         "safetensors>=0.4.3",
@@ -31,7 +30,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "peft": ["peft>=0.17"],
+        "transformer": ["spacy-transformers>=1.4,<1.5"],
         "cuda12x": ["cupy-cuda12x>=13"],
         "cuda13x": ["cupy-cuda13x>=13.6"],
         "deberta": ["sentencepiece>=0.2", "protobuf>=4"],

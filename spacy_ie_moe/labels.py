@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-LabelsInput = Sequence[str] | Mapping[str, Mapping[str, Any]]
+LabelsInput = Sequence[str] | Mapping[str, Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,6 @@ class RelationLabel:
     threshold: float | None = None
     description: str = ""
 
-    def allows(self, head_type: str, tail_type: str) -> bool:
-        """Whether an entity of ``head_type`` may be related to one of ``tail_type``."""
-        return (not self.allowed_head or head_type in self.allowed_head) and (
-            not self.allowed_tail or tail_type in self.allowed_tail
-        )
-
 
 def parse_labels(labels: LabelsInput, *, where: str = "labels") -> list[RelationLabel]:
     """Relation labels from a list of names or a dict of name to options.
@@ -42,7 +36,7 @@ def parse_labels(labels: LabelsInput, *, where: str = "labels") -> list[Relation
     ``{"glirel_labels": ...}``, is unwrapped. Raises ``ValueError`` for anything else.
     """
     if isinstance(labels, Mapping) and set(labels) == {"glirel_labels"}:
-        labels = labels["glirel_labels"]
+        return parse_labels(labels["glirel_labels"], where=where)  # type: ignore[arg-type]
     if isinstance(labels, Mapping):
         parsed = [_parse_label(name, options, where) for name, options in labels.items()]
     elif isinstance(labels, (list, tuple, set, frozenset)):
@@ -60,6 +54,22 @@ def parse_labels(labels: LabelsInput, *, where: str = "labels") -> list[Relation
                 f"{where}[{label.name!r}]['inverse'] is {label.inverse!r}; expected the name of another given label."
             )
     return parsed
+
+
+def plain_labels(labels: Iterable[RelationLabel]) -> dict[str, dict[str, Any]]:
+    """Labels as the dict of name to options that ``parse_labels`` reads, in types that JSON can hold."""
+    plain = {}
+    for label in labels:
+        options = {
+            "allowed_head": sorted(label.allowed_head),
+            "allowed_tail": sorted(label.allowed_tail),
+            "symmetric": label.symmetric,
+            "inverse": label.inverse,
+            "threshold": label.threshold,
+            "description": label.description,
+        }
+        plain[label.name] = {name: value for name, value in options.items() if value not in ([], False, None, "")}
+    return plain
 
 
 def _parse_label(name: Any, options: Mapping[str, Any] | None, where: str) -> RelationLabel:
@@ -90,8 +100,7 @@ def _parse_label(name: Any, options: Mapping[str, Any] | None, where: str) -> Re
 
 def _is_names(value: Any) -> bool:
     return (
-        isinstance(value, Iterable)
-        and not isinstance(value, (str, bytes))
+        isinstance(value, (list, tuple, set, frozenset))
         and all(isinstance(item, str) for item in value)
     )
 

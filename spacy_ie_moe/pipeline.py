@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .labels import LabelsInput
+
 if TYPE_CHECKING:
     from spacy.language import Language
-
-    from .labels import LabelsInput
 
 MODELS = Path(__file__).parent / "models"
 
@@ -53,9 +52,12 @@ def add_glirel(
 
     Arguments as of ``bundled_pipeline``.
     """
-    given = {"labels": _plain(labels), "threshold": threshold, "top_k": top_k}
+    given = {"threshold": threshold, "top_k": top_k}
     config = {name: value for name, value in given.items() if value is not None}
-    return nlp.add_pipe("glirel", config={**config, "model": {"checkpoint": checkpoint}})
+    component: Any = nlp.add_pipe("glirel", config={**config, "model": {"checkpoint": checkpoint}})
+    if labels is not None:
+        component.set_labels(labels)  # not in the config, whose keys cannot hold every name
+    return component
 
 
 def find_glirel(nlp: Language) -> Any | None:
@@ -64,12 +66,3 @@ def find_glirel(nlp: Language) -> Any | None:
         if nlp.get_pipe_meta(name).factory == "glirel":
             return component
     return None
-
-
-def _plain(labels: LabelsInput | None) -> Any:
-    """Labels in the types a spaCy config can hold."""
-    if labels is None:
-        return None
-    if isinstance(labels, Mapping):
-        return {name: dict(options) for name, options in labels.items()}
-    return list(labels)

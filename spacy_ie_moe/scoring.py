@@ -16,7 +16,7 @@ differently, as long as they are the same text.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -296,7 +296,7 @@ def bootstrap_f1(
     return float(low), float(high)
 
 
-def make_relation_scorer(symmetric: list[str] | None = None) -> Callable[..., dict[str, Any]]:
+def make_relation_scorer(symmetric: list[str] | None = None) -> RelationScorer:
     """The registered scorer ``spacy_ie_moe.relation_scorer.v1``: ``(examples, **kwargs) -> scores``.
 
     Scores are ``rel_micro_p``, ``rel_micro_r``, ``rel_micro_f``, ``rel_macro_f`` (labels in gold) and
@@ -304,8 +304,17 @@ def make_relation_scorer(symmetric: list[str] | None = None) -> Callable[..., di
     the examples have no gold relation, which is how spaCy leaves a score out of its weighted sum.
     """
 
-    def score(examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        scores = score_relations(examples, symmetric=symmetric or ())
+    return RelationScorer(tuple(symmetric or ()))
+
+
+@dataclass(frozen=True)
+class RelationScorer:
+    """See ``make_relation_scorer``; an object rather than a closure, so that pipelines can be pickled."""
+
+    symmetric: tuple[str, ...] = ()
+
+    def __call__(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        scores = score_relations(examples, symmetric=self.symmetric)
         if not scores.micro.support:
             return dict.fromkeys(_SPACY_KEYS)
         per_type = {
@@ -315,8 +324,6 @@ def make_relation_scorer(symmetric: list[str] | None = None) -> Callable[..., di
         micro = scores.micro
         values = (micro.precision, micro.recall, micro.f1, scores.macro.f1, scores.strict.f1, per_type)
         return dict(zip(_SPACY_KEYS, values, strict=True))
-
-    return score
 
 
 _SPACY_KEYS = ("rel_micro_p", "rel_micro_r", "rel_micro_f", "rel_macro_f", "rel_strict_f", "rel_per_type")

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import srsly
@@ -35,6 +37,10 @@ class Codec(Generic[BundleT]):
 
     def from_files(self, files: dict[str, bytes]) -> BundleT:
         """The network of ``to_files``."""
+        raise NotImplementedError
+
+    def from_folder(self, folder: Path) -> BundleT:
+        """The network of a folder that holds what ``to_files`` gives."""
         raise NotImplementedError
 
     def for_prediction(self, bundle: BundleT) -> Any:
@@ -72,13 +78,20 @@ class TorchShim(Shim):
         self._bundle: Any = None
         self._fast: Any = None
         self._adam: torch.optim.AdamW | None = None
+        self._lock = RLock()
+
+    @property
+    def loaded(self) -> Any:
+        """The network and what belongs to it if it is loaded, else None."""
+        return self._bundle
 
     @property
     def bundle(self) -> Any:
         """The network and what belongs to it; loaded now if it was not before."""
-        if self._bundle is None:
-            self.bundle = self.codec.load()
-        return self._bundle
+        with self._lock:  # several threads may share a pipeline
+            if self._bundle is None:
+                self.bundle = self.codec.load()
+            return self._bundle
 
     @bundle.setter
     def bundle(self, bundle: Any) -> None:
@@ -99,10 +112,12 @@ class TorchShim(Shim):
 
     def predict(self, inputs: ArgsKwargs) -> Any:
         """What the network's ``predict`` gives for the inputs, without dropout and gradients."""
-        if self._fast is None:
-            self.bundle.network.eval()
-            self._fast = self.codec.for_prediction(self.bundle)
-        return self._fast.predict(*inputs.args, **inputs.kwargs)
+        with self._lock:
+            if self._fast is None:
+                self.bundle.network.eval()
+                self._fast = self.codec.for_prediction(self.bundle)
+            network = self._fast
+        return network.predict(*inputs.args, **inputs.kwargs)
 
     def begin_update(self, inputs: ArgsKwargs) -> tuple[Any, Callable]:
         """The network's outputs in training, and what takes gradients with respect to them."""
@@ -135,6 +150,7 @@ class TorchShim(Shim):
             group["eps"] = optimizer.eps
         self._adam.step()
         self._adam.zero_grad()
+        self._fast = None  # it was made from the weights before the step
 
     def to_device(self, device_type: str, device_id: int) -> None:
         """Move the network to "cpu" or "gpu"."""
@@ -151,7 +167,12 @@ class TorchShim(Shim):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fast": None, "_adam": None}
+        state = {**self.__dict__, "_fast": None, "_adam": None}
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=RLock())
 
 
 def wrap_network(
@@ -223,6 +244,8 @@ def warmup_cosine(
 
     The paper's schedule (GLiREL A.5). Raises ``ValueError`` unless warmup is from 0 to 1.
     """
+    if total_steps < 1:
+        raise ValueError(f"total_steps is {total_steps}; expected the number of steps of the training, at least 1.")
     if not 0 <= warmup <= 1:
         raise ValueError(f"warmup is {warmup!r}; expected a share of total_steps from 0 to 1.")
     rising = round(warmup * total_steps)

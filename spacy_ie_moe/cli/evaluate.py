@@ -18,6 +18,7 @@ from spacy.training import Example
 
 from ..corpora.reader import create_relation_corpus
 from ..labels import LabelsInput, parse_labels
+from ..pipeline import find_glirel
 from ..scoring import Counts, RelationScores, bootstrap_f1, score_relations, sort_confusion
 
 BUNDLED = "bundled"
@@ -75,7 +76,7 @@ def evaluate(
             "gold_ents": gold_ents,
             "labels": _set_labels(nlp, given, _gold_labels(examples), keep_own=model != BUNDLED),
             "threshold": _set_threshold(nlp, threshold),
-            "symmetric": sorted({*_split(symmetric), *_symmetric(given)}),
+            "symmetric": sorted({*_split(symmetric), *_symmetric(given), *_own_symmetric(nlp)}),
             "disabled": _entity_pipes(nlp) if gold_ents else [],
         }
         before = _unscored_pairs(nlp)
@@ -93,6 +94,12 @@ def evaluate(
             output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
     except (OSError, ValueError, ImportError) as error:
         _fail(str(error))
+
+
+def _own_symmetric(nlp: Language) -> set[str]:
+    """The labels that the pipeline's ``glirel`` itself takes as symmetric."""
+    component = find_glirel(nlp)
+    return {label.name for label in component.default_labels if label.symmetric} if component else set()
 
 
 def _fail(message: str, *, code: int = 1) -> NoReturn:

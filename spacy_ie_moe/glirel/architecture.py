@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from thinc.api import Model
@@ -47,13 +48,21 @@ class GlirelCodec(Codec["Bundle"]):
 
         return checkpoint.from_files(files)
 
+    def from_folder(self, folder: Path) -> Bundle:
+        from . import checkpoint
+
+        return checkpoint.read_folder(folder, folder)
+
     def for_prediction(self, bundle: Bundle) -> Any:
         from ..precision import to_precision
         from ..speedups import accelerate
 
         if self.precision == "float32":
             return accelerate(bundle.network)
-        return to_precision(accelerate(copy.deepcopy(bundle.network)), self.precision).eval()
+        network = copy.deepcopy(bundle.network)
+        # Nearly all the time goes to the encoder; what comes after it is small and stays exact.
+        to_precision(network.encoder, self.precision)
+        return accelerate(network).eval()
 
 
 def build_glirel(
@@ -78,5 +87,7 @@ def build_glirel(
         raise ValueError(
             f"model.checkpoint is {checkpoint!r} and model.encoder is {encoder!r}; expected exactly one of them."
         )
+    if checkpoint is not None and settings:
+        raise ValueError(f"model.settings is {settings!r} beside a checkpoint, which has its own; expected none.")
     codec = GlirelCodec(checkpoint, revision, encoder, network, dict(settings or {}), precision)
     return wrap_network("glirel", codec, learning=Learning(dict(group_rates or {})), device=device)

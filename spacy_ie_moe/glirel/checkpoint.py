@@ -123,15 +123,22 @@ def load(source: str | Path, *, revision: str | None = None) -> Bundle:
     folder = _find(source, revision)
     if (folder / REFERENCE_CONFIG).exists():
         return _load_reference(folder, source)
-    return from_files({name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS, TOKENIZER)}, source)
+    return read_folder(folder, source)
+
+
+def read_folder(folder: Path, source: str | Path) -> Bundle:
+    """The network of a folder in our own format; ``source`` is what errors call it."""
+    files = {}
+    for name in (CONFIG, WEIGHTS, TOKENIZER):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"checkpoint {str(source)!r} lacks {name}; expected it in {folder}.")
+        files[name] = (folder / name).read_bytes()
+    return from_files(files, source)
 
 
 def _find(source: str | Path, revision: str | None) -> Path:
     for folder in (BUNDLED / str(source), Path(source)):
         if any((folder / name).exists() for name in (CONFIG, REFERENCE_CONFIG)):
-            missing = [name for name in (WEIGHTS, TOKENIZER) if not (folder / name).exists()]
-            if (folder / CONFIG).exists() and not (folder / REFERENCE_CONFIG).exists() and missing:
-                raise FileNotFoundError(f"checkpoint {str(source)!r} lacks {missing[0]}; expected it in {folder}.")
             return folder
     if Path(source).exists() or str(source).count("/") != 1:
         raise FileNotFoundError(
@@ -141,7 +148,13 @@ def _find(source: str | Path, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = [CONFIG, WEIGHTS, TOKENIZER, REFERENCE_CONFIG, REFERENCE_WEIGHTS]
-    return Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
+    try:
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
+    except Exception as error:  # the hub's client has many kinds
+        raise OSError(
+            f"checkpoint {str(source)!r} is no folder and could not be had from the hub ({type(error).__name__}); "
+            f"expected a bundled model ({', '.join(bundled_names())}), a folder or a reachable hub id."
+        ) from error
 
 
 def bundled_names() -> list[str]:
@@ -182,20 +195,35 @@ def save(bundle: Bundle, folder: str | Path, *, dtype: torch.dtype = torch.float
 
 def from_files(files: Mapping[str, bytes], source: str | Path = "") -> Bundle:
     """The network of ``to_files``. Raises ``ValueError`` on another format, a newer version or damaged weights."""
-    config = json.loads(files[CONFIG])
-    if config.get("format") != FORMAT:
-        raise ValueError(f"checkpoint {str(source)!r} has the format {config.get('format')!r}; expected {FORMAT!r}.")
-    if config["version"] > VERSION:
-        raise ValueError(
-            f"checkpoint {str(source)!r} has version {config['version']}; this spacy_ie_moe reads up to {VERSION}."
-        )
+    config = _read_config(files[CONFIG], source)
     if hashlib.sha256(files[WEIGHTS]).hexdigest() != config["weights_sha256"]:
         raise ValueError(f"checkpoint {str(source)!r}: {WEIGHTS} is not the file that {CONFIG} was written for.")
-    pieces = WordPieces(Tokenizer.from_str(files[TOKENIZER].decode("utf8")), config["pad_id"])
+    try:
+        tokenizer = Tokenizer.from_str(files[TOKENIZER].decode("utf8"))
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        raise ValueError(f"checkpoint {str(source)!r}: {TOKENIZER} is damaged ({error}).") from error
+    pieces = WordPieces(tokenizer, config["pad_id"])
     bundle = _build(config["network"], config["settings"], config["encoder"], pieces)
     bundle.labels = config["labels"]
     _fill(bundle.network, load_safetensors(files[WEIGHTS]), source)
     return bundle
+
+
+def _read_config(content: bytes, source: str | Path) -> dict[str, Any]:
+    """The config of a checkpoint in our own format, its version checked and its fields there."""
+    try:
+        config = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {str(source)!r}: {CONFIG} is not JSON ({error}).") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f"checkpoint {str(source)!r}: {CONFIG} has no format {FORMAT!r}; expected one of glirel.")
+    version = config.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise ValueError(f"checkpoint {str(source)!r} has version {version!r}; expected at most {VERSION}.")
+    for name in ("network", "settings", "labels", "pad_id", "encoder", "weights_sha256"):
+        if name not in config:
+            raise ValueError(f"checkpoint {str(source)!r}: {CONFIG} lacks {name}.")
+    return config
 
 
 def _build(

@@ -16,9 +16,9 @@ from spacy.pipeline.trainable_pipe import TrainablePipe
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
-from thinc.api import Config, Model, Optimizer, set_dropout_rate
+from thinc.api import Config, Model, Optimizer
 
-from ..labels import LabelsInput, RelationLabel, is_probability, parse_labels
+from ..labels import LabelsInput, RelationLabel, is_probability, parse_labels, plain_labels
 from ..relations import Relation
 from ..torch_wrapper import TorchShim
 from .plan import DocumentPlan, Planner, batch_by_size
@@ -78,7 +78,7 @@ def make_glirel(
     nlp: Language,
     name: str,
     model: Model,
-    labels: list[str] | dict[str, dict[str, Any]] | None,
+    labels: list[str] | dict[str, dict[str, Any] | None] | None,
     threshold: float,
     top_k: int | None,
     max_pair_distance: int | None,
@@ -90,6 +90,12 @@ def make_glirel(
     scorer: Callable | None,
 ) -> "Glirel":
     """The ``glirel`` component; see ``Glirel`` for its options."""
+    for label in labels or ():
+        if "${" in label or (isinstance(labels, dict) and any(mark in label for mark in ".\n")):
+            raise ValueError(
+                f"labels has the name {label!r}, which a spaCy config cannot hold as a key; expected a list of names, "
+                "or the labels given to set_labels of the component."
+            )
     return Glirel(
         nlp.vocab,
         model,
@@ -165,6 +171,8 @@ class Glirel(TrainablePipe):
         else:
             self._top_k = _checked_count("top_k", value, least=1)
         if keep:
+            if option == "labels" and self._labels is not None:
+                value = plain_labels(self._labels)
             self.cfg[option] = value
 
     def set_labels(self, labels: LabelsInput | None) -> None:
@@ -191,13 +199,23 @@ class Glirel(TrainablePipe):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the labels that apply where a document brings none."""
-        return tuple(label.name for label in self._default_labels())
+        """The names of the labels that apply where a document brings none.
+
+        spaCy reads this for ``nlp.meta``, so it never loads a network: of one not loaded yet there are none.
+        """
+        return tuple(label.name for label in self.default_labels)
+
+    @property
+    def default_labels(self) -> list[RelationLabel]:
+        """The labels that apply where a document brings none, with their options; see ``labels``."""
+        if self._labels is not None:
+            return self._labels
+        return parse_labels(self._shim.loaded.labels) if self._shim.loaded else []
 
     @property
     def label_data(self) -> tuple[str, ...]:
         """What ``spacy init labels`` writes and ``initialize`` reads."""
-        return self.labels
+        return tuple(self.bundle.labels)
 
     @property
     def bundle(self) -> "Bundle":
@@ -208,11 +226,6 @@ class Glirel(TrainablePipe):
     def _shim(self) -> TorchShim:
         return cast(TorchShim, self.model.shims[0])
 
-    def _default_labels(self) -> list[RelationLabel]:
-        if self._labels is not None:
-            return self._labels
-        return parse_labels(self.bundle.labels)
-
     def _labels_of(self, doc: Doc) -> list[RelationLabel]:
         """The labels of a document: its own, those of its context, the component's, the checkpoint's."""
         if doc._.relation_labels is not None:
@@ -222,7 +235,7 @@ class Glirel(TrainablePipe):
             return parse_labels(context["glirel_labels"], where="glirel_labels of the context")
         if self._labels is not None:
             return self._labels
-        labels = self._default_labels()
+        labels = parse_labels(self.bundle.labels)
         if not labels:
             raise ValueError(
                 f"labels of {self.name!r} are None and its checkpoint has no label set; expected labels in the "
@@ -337,7 +350,6 @@ class Glirel(TrainablePipe):
         )
         if not lesson.windows:
             return losses
-        set_dropout_rate(self.model, drop)
         logits, backprop = self.model.begin_update(lesson.windows)
         loss, gradients = self._teacher.get_loss(lesson, logits)
         backprop(gradients)
@@ -367,7 +379,7 @@ class Glirel(TrainablePipe):
         def read_model(folder: Path) -> None:
             if not folder.is_dir():
                 raise FileNotFoundError(f"{self.name!r} has no model in {folder}; expected what to_disk writes.")
-            shim.bundle = shim.codec.from_files({p.name: p.read_bytes() for p in folder.iterdir()})
+            shim.bundle = shim.codec.from_folder(folder)
 
         util.from_disk(path, {"cfg": lambda p: self._read_cfg(srsly.read_json(p)), "model": read_model}, exclude)
         return self

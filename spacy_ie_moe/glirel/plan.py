@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -48,7 +49,7 @@ class DocumentPlan:
         if not found:
             return []
         rows, labels, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        if top_k is not None and len(self.jobs) > 1:
+        if top_k is not None and not has_echoes(self.labels):
             rows, labels, scores = _keep_top_k(rows, labels, scores, top_k)
         rank = {name: index for index, name in enumerate(sorted(label.name for label in self.labels))}
         names = np.array([rank[label.name] for label in self.labels])
@@ -56,24 +57,23 @@ class DocumentPlan:
         order = np.lexsort((names[labels], tails, heads, -scores))
         columns = (column[order].tolist() for column in (heads, tails, labels, scores))
         entries: Any = zip(*columns, strict=True)
-        if any(label.symmetric or label.inverse for label in self.labels):
-            entries = self._without_echoes(entries)
-        return self._write(entries)
+        return self._write(self._without_echoes(entries, top_k) if has_echoes(self.labels) else entries)
 
-    def _without_echoes(self, entries: Any) -> Iterator[tuple[int, int, int, float]]:
-        """Leave out what says the same as a better relation: the reverse of a symmetric one, or its inverse."""
-        index = {label.name: position for position, label in enumerate(self.labels)}
+    def _without_echoes(self, entries: Any, top_k: int | None) -> Iterator[tuple[int, int, int, float]]:
+        """Leave out what says the same as a better relation: the reverse of a symmetric one, or its inverse.
+
+        Of what is left a pair keeps its ``top_k`` best, so that an echo takes no other label's place.
+        """
+        echoes = _echoes(self.labels)
         seen = set()
+        used: Counter[tuple[int, int]] = Counter()
         for head, tail, label, score in entries:
-            kind = self.labels[label]
-            echoes = [label] if kind.symmetric else []
-            if kind.inverse is not None:
-                echoes.append(index[kind.inverse])
-            echoes += [i for i, other in enumerate(self.labels) if other.inverse == kind.name]
-            if any((tail, head, echo) in seen for echo in echoes):
+            if any((tail, head, echo) in seen for echo in echoes[label]):
                 continue
-            seen.add((head, tail, label))
-            yield head, tail, label, score
+            if top_k is None or used[head, tail] < top_k:
+                used[head, tail] += 1
+                seen.add((head, tail, label))
+                yield head, tail, label, score
 
     def _write(self, entries: Any) -> list[Relation]:
         words = [token.text for token in self.doc]
@@ -92,6 +92,22 @@ class DocumentPlan:
             }
             for head, tail, label, score in entries
         ]
+
+
+def has_echoes(labels: Sequence[RelationLabel]) -> bool:
+    """Whether two relations of these labels can say the same."""
+    return any(label.symmetric or label.inverse for label in labels)
+
+
+def _echoes(labels: Sequence[RelationLabel]) -> list[list[int]]:
+    """For each label the labels that say the same of the reversed pair."""
+    index = {label.name: position for position, label in enumerate(labels)}
+    echoes: list[list[int]] = [[position] if label.symmetric else [] for position, label in enumerate(labels)]
+    for position, label in enumerate(labels):
+        if label.inverse is not None:
+            echoes[position].append(index[label.inverse])
+            echoes[index[label.inverse]].append(position)
+    return echoes
 
 
 def _keep_top_k(
@@ -133,26 +149,38 @@ class Planner:
         plan = DocumentPlan(doc, candidates, labels, pairs)
         thresholds = np.array([_float32_up(label.threshold, threshold) for label in labels], dtype=np.float32)
         texts = [read_as(label) for label in labels]
+        groups = list(_label_groups(doc, texts, network))
+        prompt = max(size for _, size in groups)  # one room for all groups, so that all score the same pairs
+        kept = None if has_echoes(labels) else top_k
         scored = np.zeros(len(pairs), dtype=bool)
-        for group, prompt in _label_groups(doc, texts, network):
-            for window, used, rows in self.windows(doc, candidates, pairs, network, prompt):
-                keep = Keep(
-                    thresholds[group], head_allowed[np.ix_(used, group)], tail_allowed[np.ix_(used, group)], top_k
-                )
-                window = replace(window, labels=tuple(texts[i] for i in group), keep=keep)
-                plan.jobs.append(Job(window, rows, group, window.n_pieces + prompt))
-                scored[rows] = True
+        for window, used, rows in self.windows(doc, candidates, pairs, network, prompt):
+            scored[rows] = True
+            for group, size in groups:
+                cells = np.ix_(used, group)
+                keep = Keep(thresholds[group], head_allowed[cells], tail_allowed[cells], kept)
+                job_window = replace(window, labels=tuple(texts[i] for i in group), keep=keep)
+                plan.jobs.append(Job(job_window, rows, group, window.n_pieces + size))
         plan.unscored = int((~scored).sum())
         return plan
 
     def windows(
         self, doc: Doc, candidates: Candidates, pairs: np.ndarray, network: Any, prompt: int
     ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
-        """See ``make_windows``. prompt: pieces of the labels that each window has before its text."""
+        """See ``make_windows``. prompt: pieces of the labels that each window has before its text.
+
+        An entity none of whose words has a piece (white space, say) cannot be read, so its pairs are in no window.
+        Raises ``ValueError`` if the labels leave no room for text.
+        """
         words = network.pieces([token.text for token in doc])
         limit = network.max_pieces
         room = None if limit is None else limit - prompt - special_pieces(network)
-        return make_windows(words, candidates.spans, pairs, max_pieces=room, max_words=network.max_words)
+        if room is not None and room < 1:
+            raise ValueError(f"the labels take {prompt} pieces of an encoder that reads {limit}; expected fewer.")
+        readable = np.array([any(words[start:end]) for start, end in candidates.spans.tolist()])
+        rows_read = np.flatnonzero(readable[pairs].all(axis=1))
+        limits = {"max_pieces": room, "max_words": network.max_words}
+        for window, used, rows in make_windows(words, candidates.spans, pairs[rows_read], **limits):
+            yield window, used, rows_read[rows]
 
 
 def read_as(label: RelationLabel) -> str:
@@ -171,6 +199,13 @@ def _label_groups(doc: Doc, texts: Sequence[str], network: Any) -> Iterator[tupl
         yield np.arange(len(texts)), 0
         return
     sizes = [1 + len(pieces) for pieces in network.pieces(texts)]
+    limit = network.max_pieces
+    if limit is not None and max(sizes) > limit // 2:
+        longest = texts[int(np.argmax(sizes))]
+        raise ValueError(
+            f"the label {longest[:40]!r} takes {max(sizes)} pieces of an encoder that reads {limit}; expected at most "
+            f"{limit // 2}."
+        )
     text = sum(map(len, network.pieces([token.text for token in doc])))
     end = 1 + special_pieces(network)
     for group in group_labels(sizes, Limits(network.max_pieces, network.max_words), text + end):

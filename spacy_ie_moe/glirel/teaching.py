@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from .training import (
     close_under_wordings,
     make_targets,
 )
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -49,8 +51,8 @@ class Teacher:
         wordings: Wordings,
         rng: random.Random,
     ) -> None:
-        self.sampling = Sampling(**sampling)
-        self.loss = Loss(**loss)
+        self.sampling = _make(Sampling, "sampling", sampling)
+        self.loss = _make(Loss, "loss", loss)
         self.wordings = wordings
         self.labels = all_labels(labels, wordings)
         self.names = all_names(labels, wordings)
@@ -66,7 +68,7 @@ class Teacher:
         ]
         in_batch = {label for _, _, gold in taught for labels in gold.values() for label in labels}
         pool = self.sampling.sample_pool(in_batch, self.labels, self.rng)
-        names = {label: self.rng.choice(self.names[label]) for label in pool}
+        names = {label: self.rng.choice(self.names.get(label, [label])) for label in pool}
         for doc, candidates, gold in taught:
             known = self._known_labels(doc, pool)
             labels = self.sampling.sample_labels(set().union(*gold.values()), known, self.rng)
@@ -110,6 +112,15 @@ class Teacher:
         loss = self.loss(lesson.windows, leaves, [torch.from_numpy(target) for target in lesson.targets])
         gradients = torch.autograd.grad(loss, leaves)
         return float(loss.detach()), [gradient.numpy() for gradient in gradients]
+
+
+def _make(kind: type[T], name: str, options: Mapping[str, Any]) -> T:
+    """A dataclass from options of the config. Raises ``ValueError`` on one that it does not have."""
+    known = {option.name for option in fields(kind)}  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has the option {option!r}; expected {', '.join(sorted(known))}.")
+    return kind(**options)
 
 
 def _gold_candidates(doc: Doc, planner: Planner) -> Candidates:

@@ -111,6 +111,8 @@ class Sampling:
         chosen = chosen[: self.max_labels]
         others = [label for label in universe if label not in gold]
         chosen += rng.sample(others, min(len(others), self.max_labels - len(chosen)))
+        if not chosen:
+            return []
         if self.shuffle:
             rng.shuffle(chosen)
         return chosen[: rng.randint(1, len(chosen))] if self.drop else chosen

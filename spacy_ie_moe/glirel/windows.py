@@ -86,6 +86,36 @@ def assign_pairs(spans: np.ndarray, pairs: np.ndarray, ranges: Sequence[tuple[in
     return best
 
 
+def cover_rest(
+    words: Sequence[Pieces],
+    spans: np.ndarray,
+    pairs: np.ndarray,
+    ranges: list[tuple[int, int]],
+    assigned: np.ndarray,
+    *,
+    max_pieces: int | None,
+    max_words: int | None,
+) -> None:
+    """Add ranges for pairs that straddle the regular ones but would fit: each starts where such a pair does.
+
+    Changes ``ranges`` and ``assigned`` in place; what stays -1 fits nowhere.
+    """
+    low, high = spans[pairs].min(axis=(1, 2)), spans[pairs].max(axis=(1, 2))
+    ends = np.concatenate([[0], np.cumsum([len(word) for word in words])])
+    size = ends[high] - ends[low]
+    fits = (max_pieces is None or size <= max_pieces) & (max_words is None or high - low <= max_words)
+    rest = np.flatnonzero((assigned < 0) & fits)
+    rest = rest[np.argsort(low[rest], kind="stable")]
+    while len(rest):
+        start = int(low[rest[0]])
+        end = len(words) if max_pieces is None else int(np.searchsorted(ends, ends[start] + max_pieces, "right")) - 1
+        end = min(end, len(words), start + (max_words or len(words)))
+        held = high[rest] <= end
+        assigned[rest[held]] = len(ranges)
+        ranges.append((start, end))
+        rest = rest[~held]
+
+
 def make_windows(
     words: Sequence[Pieces],
     spans: np.ndarray,
@@ -96,10 +126,12 @@ def make_windows(
 ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
     """Windows of a document with (rows of ``spans`` [n], rows of ``pairs`` [p]) that they hold; labels are empty.
 
-    Pairs that no window can hold are in none.
+    Pairs that no window can hold are in none. A word longer than a window is cut to it.
     """
     ranges = split_words(words, max_pieces=max_pieces, max_words=max_words)
     assigned = assign_pairs(spans, pairs, ranges)
+    if len(ranges) > 1:
+        cover_rest(words, spans, pairs, ranges, assigned, max_pieces=max_pieces, max_words=max_words)
     for index, (start, end) in enumerate(ranges):
         rows = np.flatnonzero(assigned == index)
         if not len(rows):
