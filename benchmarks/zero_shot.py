@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -38,66 +39,89 @@ def load(name: str) -> Language:
     return nlp
 
 
-def score_pairs(nlp: Language, path: Path) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
-    """Gold labels, the labels, and scores [documents, labels] of the gold pair and of its reverse."""
+@dataclass(frozen=True)
+class Scores:
+    """Scores [documents, labels] of the gold pair and of its reverse, with each document's gold label."""
+
+    gold: list[str]
+    labels: list[str]
+    forward: np.ndarray
+    backward: np.ndarray
+
+    def macro(self, threshold: float) -> tuple[float, float, float]:
+        """Macro precision, recall and F1 in %, of the best labels that reach the threshold."""
+        best = zip(self.forward.argmax(1), self.forward.max(1), strict=True)
+        predicted = [self.labels[label] if score >= threshold else None for label, score in best]
+        macro = score_classification(self.gold, predicted, self.labels).macro
+        return 100 * macro.precision, 100 * macro.recall, 100 * macro.f1
+
+
+def read(nlp: Language, path: Path) -> list[Doc]:
+    """The documents of a file; each has one gold relation."""
+    return list(DocBin(store_user_data=True).from_disk(path).get_docs(nlp.vocab))
+
+
+def labels_of(references: list[Doc]) -> list[str]:
+    """The gold labels of the documents, each once."""
+    return sorted({relation["label"] for doc in references for relation in doc._.relations})
+
+
+def score_pairs(nlp: Language, references: list[Doc], labels: list[str]) -> Scores:
+    """Scores of the documents whose gold label is among ``labels``, all of which the model is offered."""
     pipe: Any = nlp.get_pipe("glirel")
     pipe.threshold, pipe.top_k = 0.0, None
-    references = list(DocBin().from_disk(path).get_docs(nlp.vocab))
-    labels = sorted({relation["label"] for doc in references for relation in doc._.relations})
     pipe.set_labels(labels)
-    column = {label: index for index, label in enumerate(labels)}
-    gold, forward, backward = [], [], []
-    documents = [Doc(nlp.vocab, words=[token.text for token in doc]) for doc in references]
-    for document, reference in zip(documents, references, strict=True):
-        document.spans["arguments"] = [
-            document[slice(*reference._.relations[0][side])] for side in ("head_pos", "tail_pos")
-        ]
     pipe.span_groups = ["arguments"]
-    for document, reference in zip(nlp.pipe(documents), references, strict=True):
-        relation = reference._.relations[0]
-        rows = np.zeros((2, len(labels)))
+    relations = [doc._.relations[0] for doc in references if doc._.relations[0]["label"] in labels]
+    documents = []
+    for doc in references:
+        if doc._.relations[0]["label"] in labels:
+            document = Doc(nlp.vocab, words=[token.text for token in doc])
+            sides = (doc._.relations[0][side] for side in ("head_pos", "tail_pos"))
+            document.spans["arguments"] = [document[start:end] for start, end in sides]
+            documents.append(document)
+    column = {label: index for index, label in enumerate(labels)}
+    scores = np.zeros((2, len(documents), len(labels)))
+    for row, (document, relation) in enumerate(zip(nlp.pipe(documents), relations, strict=True)):
         for found in document._.relations:
-            rows[int(list(found["head_pos"]) != list(relation["head_pos"])), column[found["label"]]] = found["score"]
-        gold.append(relation["label"])
-        forward.append(rows[0])
-        backward.append(rows[1])
-    return gold, labels, np.stack(forward), np.stack(backward)
+            reverse = list(found["head_pos"]) != list(relation["head_pos"])
+            scores[int(reverse), row, column[found["label"]]] = found["score"]
+    return Scores([relation["label"] for relation in relations], labels, *scores)
 
 
-def score_draw(
-    gold: list[str], labels: list[str], scores: np.ndarray, drawn: list[str], threshold: float
-) -> tuple[float, float, float]:
-    """Macro precision, recall and F1 (in %) of the instances of the drawn relations, among these relations."""
-    rows = [index for index, label in enumerate(gold) if label in drawn]
-    part = scores[np.ix_(rows, [labels.index(label) for label in drawn])]
-    best = [drawn[i] if score >= threshold else None for i, score in zip(part.argmax(1), part.max(1), strict=True)]
-    macro = score_classification([gold[row] for row in rows], best, drawn).macro
-    return 100 * macro.precision, 100 * macro.recall, 100 * macro.f1
-
-
-def choose_threshold(gold: list[str], labels: list[str], scores: np.ndarray) -> float:
+def choose_threshold(scores: Scores) -> float:
     """The threshold with the best macro F1 over all relations of a development set."""
-    return max(THRESHOLDS, key=lambda threshold: score_draw(gold, labels, scores, labels, threshold)[2])
+    return max(THRESHOLDS, key=lambda threshold: scores.macro(threshold)[2])
 
 
 def evaluate(name: str, test: Path, dev: Path | None) -> dict[str, Any]:
     """All figures of one model."""
     nlp = load(name)
-    threshold = choose_threshold(*score_pairs(nlp, dev)[:3]) if dev else None
-    gold, labels, forward, backward = score_pairs(nlp, test)
+    threshold = None
+    if dev:
+        documents = read(nlp, dev)
+        threshold = choose_threshold(score_pairs(nlp, documents, labels_of(documents)))
+    references = read(nlp, test)
+    labels = labels_of(references)
     rows: dict[str, Any] = {}
     for size in SIZES:
         if size > len(labels):
             continue
         draws = [random.Random(100 * size + draw).sample(labels, size) for draw in range(DRAWS)]
-        rows[f"argmax m={size}"] = [score_draw(gold, labels, forward, drawn, 0.0) for drawn in draws]
+        scored = [score_pairs(nlp, references, sorted(drawn)) for drawn in draws]
+        rows[f"argmax m={size}"] = [scores.macro(0.0) for scores in scored]
         if threshold is not None:
-            rows[f"threshold m={size}"] = [score_draw(gold, labels, forward, drawn, threshold) for drawn in draws]
-    own = np.array([labels.index(label) for label in gold])
-    asymmetric = np.array([label not in SYMMETRIC for label in gold])
-    index = np.arange(len(gold))
-    wins = forward[index, own][asymmetric] > backward[index, own][asymmetric]
-    return {"model": name, "threshold": threshold, "draws": rows, "direction": float(wins.mean())}
+            rows[f"threshold m={size}"] = [scores.macro(threshold) for scores in scored]
+    return {"model": name, "threshold": threshold, "draws": rows, "direction": direction(nlp, references, labels)}
+
+
+def direction(nlp: Language, references: list[Doc], labels: list[str]) -> float:
+    """In which share of the instances of asymmetric relations the gold order outscores the reversed pair."""
+    scores = score_pairs(nlp, references, labels)
+    own = np.array([labels.index(label) for label in scores.gold])
+    asymmetric = np.array([label not in SYMMETRIC for label in scores.gold])
+    index = np.arange(len(own))
+    return float((scores.forward[index, own] > scores.backward[index, own])[asymmetric].mean())
 
 
 def main(
