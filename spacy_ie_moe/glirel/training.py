@@ -100,7 +100,7 @@ class Sampling:
     def sample_pool(self, gold: set[str], universe: Sequence[str], rng: random.Random) -> list[str]:
         """The labels that a batch draws from: those that are gold in it and others of ``universe``."""
         if self.batch_labels is None:
-            return list(universe)
+            return [*universe, *sorted(gold - set(universe))]
         others = [label for label in universe if label not in gold]
         return sorted(gold) + rng.sample(others, min(len(others), max(0, self.batch_labels - len(gold))))
 
