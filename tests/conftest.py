@@ -63,6 +63,8 @@ def make_encoder(folder: Path, kind: str, *, positions: int = 128) -> Path:
         "intermediate_size": 64,
         "max_position_embeddings": positions,
         "initializer_range": 0.2,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
     }
     torch.manual_seed(11)
     if kind == "bert":
