@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import spacy
 import torch
+from hypothesis import HealthCheck, settings
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
@@ -18,6 +19,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model, PreTrainedTokenizerFast
 
 from spacy_ie_moe.glirel import checkpoint
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 KINDS = ("prompt", "anchored")
 NO_CHECKPOINT = "no-such-checkpoint"

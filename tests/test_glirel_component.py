@@ -236,7 +236,7 @@ options_of = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     labels=st.fixed_dictionaries({label: options_of for label in LABELS}),
     threshold=st.sampled_from([0, 0.5, 0.9]) | st.floats(0, 1),
@@ -666,7 +666,7 @@ spans = st.lists(st.tuples(st.integers(0, 2999), st.integers(0, 4), st.sampled_f
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     words=st.lists(word, max_size=40) | long_words,
     drawn=spans,
