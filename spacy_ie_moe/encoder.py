@@ -47,7 +47,12 @@ class WordPieces:
 
         Tokens that the vocabulary has already keep their id. Raises ``ValueError`` if there is no fast tokenizer.
         """
-        tokenizer: Any = AutoTokenizer.from_pretrained(find_encoder(source), use_fast=True, revision=revision)
+        try:
+            tokenizer: Any = AutoTokenizer.from_pretrained(find_encoder(source), use_fast=True, revision=revision)
+        except Exception as error:  # of many kinds, most about what is not the matter
+            raise ValueError(
+                f"encoder {str(source)!r} has no readable tokenizer ({type(error).__name__}); expected tokenizer.json."
+            ) from error
         if not tokenizer.is_fast:
             raise ValueError(f"encoder {str(source)!r} has no fast tokenizer; expected one with a tokenizer.json.")
         tokenizer.add_tokens(list(special), special_tokens=True)
