@@ -167,7 +167,6 @@ def test_longest_inputs(config: Any, limit: int | None) -> None:
     assert max_pieces(config) == limit
 
 
-@pytest.mark.xfail(reason="transformers complains of missing protobuf instead")
 def test_an_encoder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     BertConfig(vocab_size=10).save_pretrained(str(tmp_path))
     with pytest.raises(ValueError, match="tokenizer"):

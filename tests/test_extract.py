@@ -394,14 +394,11 @@ def test_bundled_pipeline_that_is_not_installed(monkeypatch, tmp_path):
         pipeline.bundled_pipeline(["a"])
 
 
-def test_bundled_pipeline_configures_glirel(monkeypatch, tmp_path):
-    spacy.blank("en").to_disk(tmp_path / "ner")
-    added = []
-    monkeypatch.setattr(pipeline, "MODELS", tmp_path)
-    monkeypatch.setattr(Language, "add_pipe", lambda self, name, config: added.append((name, config)))
-    pipeline.bundled_pipeline({"a": {"symmetric": True}}, threshold=0.4, ner="ner", glirel="small")
-    config = {"labels": {"a": {"symmetric": True}}, "threshold": 0.4, "model": {"checkpoint": "small"}}
-    assert added == [("glirel", config)]
+def test_bundled_pipeline_configures_glirel():
+    nlp = pipeline.bundled_pipeline({"a.b": {"symmetric": True}}, threshold=0.4, top_k=2)
+    component = nlp.get_pipe("glirel")
+    assert (component.labels, component.threshold, component.top_k) == (("a.b",), 0.4, 2)
+    assert component.default_labels[0].symmetric
 
 
 def test_note_on_a_pipeline_without_relations(run, tmp_path):
