@@ -350,7 +350,8 @@ def start_workers(setup: Setup, warm: int, request: Work) -> list[Worker]:
     if setup.reference:
         started.append(("reference", [setup.reference, str(Path(reference_glirel.__file__).resolve())], {}))
     started += [(precision, own, {}) for precision in setup.precisions]
-    started += [(f"float32 {setting}", own, dict([setting.split("=", 1)])) for setting in setup.settings]
+    for setting in setup.settings:
+        started.append((f"float32 {setting}", own, dict(pair.split("=", 1) for pair in setting.split())))
     workers = []
     for index, (name, command, environment) in enumerate(started):
         worker = Worker(name, command, {**threads, **environment}, setup.folder / f"{index}.log")
@@ -588,12 +589,13 @@ def profile_case(case: Case, folder: Path, texts: Texts, threads: int, precision
 
 
 def print_precision(model: str, data: Path) -> None:
-    """Macro F1 of the best label of gold pairs, in each precision, over all labels and over draws of 15."""
+    """Macro F1 of the best label of gold pairs, in each precision, among all labels and in draws of 15."""
     import spacy
 
-    from benchmarks.zero_shot import DRAWS, score_draw, score_pairs
+    from benchmarks.zero_shot import DRAWS, labels_of, read, score_pairs
 
-    print(f"\nmacro F1 of {model} on {data.name}: all labels, and the mean of {DRAWS} draws of 15; cost in F1")
+    print(f"\nmacro F1 of {model} on {data.name}: among all labels, in draws of 15, and the greater cost of the two")
+    print(f"{'':10} {'all':>6} {'draws':>6} {'cost':>6}")
     exact: tuple[float, float] | None = None
     for precision in PRECISIONS:
         if (Path(model) / "meta.json").exists():
@@ -601,16 +603,15 @@ def print_precision(model: str, data: Path) -> None:
         else:
             nlp = spacy.blank("en")
             nlp.add_pipe("glirel", config={"model": {"checkpoint": model, "precision": precision}})
-        gold, labels, scores, _ = score_pairs(nlp, data)
+        references = read(nlp, data)
+        labels = labels_of(references)
         size = min(15, len(labels))
-        draws = [random.Random(draw).sample(labels, size) for draw in range(DRAWS)]
-        figures = (
-            score_draw(gold, labels, scores, labels, 0.0)[2],
-            sum(score_draw(gold, labels, scores, drawn, 0.0)[2] for drawn in draws) / DRAWS,
-        )
+        draws = [sorted(random.Random(100 * size + draw).sample(labels, size)) for draw in range(DRAWS)]
+        overall, *drawn = (score_pairs(nlp, references, offered).macro(0.0)[2] for offered in [labels, *draws])
+        figures = overall, sum(drawn) / DRAWS
         exact = exact or figures
         cost = max(before - after for before, after in zip(exact, figures, strict=True))
-        print(f"{precision:10} {figures[0]:6.2f} {figures[1]:6.2f} {cost:+6.2f}")
+        print(f"{precision:10} {figures[0]:6.2f} {figures[1]:6.2f} {cost:+6.2f}", flush=True)
 
 
 def main(
@@ -618,7 +619,7 @@ def main(
     quick: bool = typer.Option(False, help="Few documents and turns: shows that it runs, not how fast."),
     case: list[str] = typer.Option([], help=f"One of {', '.join(CASES)}; all by default."),
     precision: list[str] = typer.Option(list(PRECISIONS), help="Precisions of ours."),
-    setting: list[str] = typer.Option([], help="NAME=VALUE: also time ours with this environment variable."),
+    setting: list[str] = typer.Option([], help="NAME=VALUE ...: also time ours with this environment."),
     threads: int = typer.Option(2, help="Threads of each process."),
     fewrel: Path = typer.Option(ROOT.parent / "shared/data/fewrel", help="Folder of FewRel's JSON files."),
     work_folder: Path | None = typer.Option(None, help="Keep the checkpoints here between runs."),
