@@ -24,10 +24,9 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.types)
 
-    def type_for(self, row: int, allowed: frozenset[str]) -> str:
-        """The type of a span that a label allows (its first where any is)."""
-        types = self.types[row]
-        return next((name for name in types if name in allowed), types[0])
+    def types_for(self, allowed: frozenset[str]) -> list[str]:
+        """The type of each span that a label allows (its first where any is, or where none is allowed)."""
+        return [next((name for name in types if name in allowed), types[0]) for types in self.types]
 
 
 def collect(spans: Iterable[Span]) -> Candidates:

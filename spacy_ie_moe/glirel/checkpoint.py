@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -281,7 +282,9 @@ def _load_reference(folder: Path, source: str | Path) -> Bundle:
     encoder = _encoder_source(folder, config["model_name"])
     if not (folder / REFERENCE_WEIGHTS).exists():
         raise FileNotFoundError(f"checkpoint {str(source)!r} lacks {REFERENCE_WEIGHTS}.")
-    state = torch.load(folder / REFERENCE_WEIGHTS, map_location="cpu", weights_only=True)
+    weights = folder / REFERENCE_WEIGHTS
+    # Mapped where the file's form allows it: the weights are then in memory once, not twice.
+    state = torch.load(weights, map_location="cpu", weights_only=True, mmap=is_zipfile(weights))
     tensors = _rename(state)
     settings = {name: config[name] for name in PROMPT_DEFAULTS if name in config}
     if settings["subtoken_pooling"] == "mean":

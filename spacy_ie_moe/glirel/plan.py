@@ -79,16 +79,19 @@ class DocumentPlan:
         words = [token.text for token in self.doc]
         spans = self.candidates.spans.tolist()
         texts = [words[start:end] for start, end in spans]
+        head_types = [self.candidates.types_for(label.allowed_head) for label in self.labels]
+        tail_types = [self.candidates.types_for(label.allowed_tail) for label in self.labels]
+        names = [label.name for label in self.labels]
         return [
             {
                 "head_pos": [*spans[head]],
                 "tail_pos": [*spans[tail]],
                 "head_text": [*texts[head]],
                 "tail_text": [*texts[tail]],
-                "label": self.labels[label].name,
+                "label": names[label],
                 "score": score,
-                "head_label": self.candidates.type_for(head, self.labels[label].allowed_head),
-                "tail_label": self.candidates.type_for(tail, self.labels[label].allowed_tail),
+                "head_label": head_types[label][head],
+                "tail_label": tail_types[label][tail],
             }
             for head, tail, label, score in entries
         ]
