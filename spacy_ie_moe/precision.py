@@ -53,7 +53,9 @@ class Bfloat16Linear(FastLinear):
     @classmethod
     def convert(cls, linear: nn.Module) -> None:
         linear.__class__ = cls
-        linear.to(torch.bfloat16)
+        for name, parameter in list(linear.named_parameters()):
+            rounded = parameter.detach().to(torch.bfloat16)  # a new one: the old may be shared
+            linear.register_parameter(name, nn.Parameter(rounded, requires_grad=False))
 
     def forward(self, input: Tensor) -> Tensor:
         return self._multiply(input, "none").to(input.dtype)

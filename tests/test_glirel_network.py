@@ -288,7 +288,7 @@ def test_refined_pairs_depend_on_what_they_read(encoder_folders: dict[str, Path]
     words, labels = torch.randn(6, 64), torch.randn(3, 64)
     (window,) = make_windows(network, (6,))
     with torch.no_grad():
-        scores = network._scorer_of(window, words, labels)(slice(None))
+        scores = network._scorers([window], [words], [labels])[0](slice(None))
         refine = network.refine_pairs
         entities = network.marker(words, torch.from_numpy(window.spans))
         pairs = torch.stack([torch.cat([entities[h], entities[t]]) for h, t in window.pairs.tolist()])

@@ -59,7 +59,8 @@ class GlirelCodec(Codec["Bundle"]):
 
         if self.precision == "float32":
             return accelerate(bundle.network)
-        network = copy.deepcopy(bundle.network)
+        # A copy that shares all parameters but those that are rounded.
+        network = copy.deepcopy(bundle.network, {id(shared): shared for shared in bundle.network.parameters()})
         # Nearly all the time goes to the encoder; what comes after it is small and stays exact.
         to_precision(network.encoder, self.precision)
         return accelerate(network).eval()

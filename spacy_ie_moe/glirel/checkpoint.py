@@ -20,6 +20,7 @@ from safetensors.torch import save as save_safetensors
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoConfig
+from transformers.modeling_utils import no_init_weights
 
 from ..encoder import WordPieces, load_encoder
 from .anchored import AnchoredNetwork
@@ -204,7 +205,8 @@ def from_files(files: Mapping[str, bytes], source: str | Path = "") -> Bundle:
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise ValueError(f"checkpoint {str(source)!r}: {TOKENIZER} is damaged ({error}).") from error
     pieces = WordPieces(tokenizer, config["pad_id"])
-    bundle = _build(config["network"], config["settings"], config["encoder"], pieces)
+    with no_init_weights():  # memory that is never written to is never taken
+        bundle = _build(config["network"], config["settings"], config["encoder"], pieces)
     bundle.labels = config["labels"]
     _fill(bundle.network, load_safetensors(files[WEIGHTS]), source)
     return bundle
@@ -293,7 +295,8 @@ def _load_reference(folder: Path, source: str | Path) -> Bundle:
         len(tensor) for name, tensor in tensors.items() if name.endswith("embeddings.word_embeddings.weight")
     )
     pieces = WordPieces.from_pretrained(encoder, special=SPECIAL_TOKENS)
-    bundle = _build("prompt", settings, AutoConfig.from_pretrained(encoder).to_diff_dict(), pieces)
+    with no_init_weights():
+        bundle = _build("prompt", settings, AutoConfig.from_pretrained(encoder).to_diff_dict(), pieces)
     _fill(bundle.network, tensors, source)
     return bundle
 

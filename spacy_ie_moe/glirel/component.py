@@ -5,7 +5,6 @@
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +30,9 @@ logger = logging.getLogger(__name__)
 READ_AHEAD = 256
 """Documents that ``pipe`` reads before it yields: enough to sort by length, few enough to stay lazy."""
 
+READ_AHEAD_PAIRS = 2**16
+"""Pairs of entities after which it reads no further: each may become many relations, held until their turn."""
+
 DEFAULT_CONFIG = """
 [glirel]
 labels = null
@@ -38,7 +40,7 @@ threshold = 0.5
 top_k = 1
 max_pair_distance = null
 span_groups = []
-batch_pieces = 4096
+batch_pieces = 1024
 wordings = null
 
 [glirel.sampling]
@@ -135,7 +137,7 @@ class Glirel(TrainablePipe):
         top_k: int | None = 1,
         max_pair_distance: int | None = None,
         span_groups: Sequence[str] = (),
-        batch_pieces: int = 4096,
+        batch_pieces: int = 1024,
         wordings: str | None = None,
         sampling: Mapping[str, Any] | None = None,
         loss: Mapping[str, Any] | None = None,
@@ -283,13 +285,14 @@ class Glirel(TrainablePipe):
                 )
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
-        """Process a stream in order, reading at most ``batch_size`` documents ahead (256 at most).
+        """Process a stream in order, reading at most ``batch_size`` documents ahead (256 at most, and
+        fewer where they have many entities).
 
         If a batch fails its documents are tried one by one, so that one bad document costs no other.
         """
         documents = iter(stream)
         handle = self.get_error_handler()
-        while docs := list(islice(documents, min(batch_size, READ_AHEAD))):
+        while docs := self._read_ahead(documents, min(batch_size, READ_AHEAD)):
             try:
                 self.set_annotations(docs, self.predict(docs))
             except Exception:
@@ -302,6 +305,19 @@ class Glirel(TrainablePipe):
                         yield doc
             else:
                 yield from docs
+
+    def _read_ahead(self, documents: Iterator[Doc], limit: int) -> list[Doc]:
+        """The next documents: at most ``limit``, fewer where they have many entities."""
+        docs: list[Doc] = []
+        pairs = 0
+        while len(docs) < limit and pairs < READ_AHEAD_PAIRS:
+            doc = next(documents, None)
+            if doc is None:
+                break
+            docs.append(doc)
+            groups = [doc.spans[name] for name in self.span_groups if name in doc.spans]
+            pairs += (sum(map(len, groups)) if self.span_groups else len(doc.ents)) ** 2
+        return docs
 
     # --- training ---------------------------------------------------------------------------------------------
 

@@ -7,8 +7,10 @@ of the published checkpoints; the order of the computation is not (see ``PairLay
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +35,10 @@ from .sequences import pad_sequences
 REL, SEP = "[REL]", "[SEP]"
 SPECIAL_TOKENS = ("[FLERT]", REL, SEP, "[E]", "[/E]")
 """Special tokens in the order in which the reference adds them; only [REL] and [SEP] are ever read."""
+
+Score = Callable[[slice], Tensor]
+Hidden = Callable[[slice], Tensor]
+"""What computes a slice of a window's pairs: their logits [p, C], their hidden layer [p, 4D]."""
 
 MARKERS = {"markerv1": StartEndMarker, "markerv2": MeanMarker}
 SCORERS = {"dot_thresh": ThresholdScorer, "dot_norm": NormScorer, "concat_proj": ConcatScorer}
@@ -70,7 +76,6 @@ class PromptNetwork(nn.Module):
         self.refine_pairs = form(width, blocks=pair_blocks, **options) if config["refine_relation"] else None
         self.refine_labels = form(width, blocks=label_blocks, **options) if config["refine_prompt"] else None
         self.scorer = _build_scorer(config["scorer"], width, dropout)
-        self.folds = isinstance(self.scorer, DotScorer) and self.refine_pairs is None
 
     def prompt(self, labels: Sequence[str]) -> list[tuple[int, ...]]:
         """The elements before the text: [REL] and label in turn, then [SEP] (section 3.1)."""
@@ -92,7 +97,7 @@ class PromptNetwork(nn.Module):
             size = 2 * len(window.labels)
             labels.append(self._label_vectors(row[:size]))
             words.append(row[size + 1 :])
-        return self.lstm(words), self.label_layer(torch.cat(labels)).split([len(w.labels) for w in windows])
+        return self.lstm(words), self.label_layer(torch.cat([*labels])).split([len(w.labels) for w in windows])
 
     def _label_vectors(self, prompt: Tensor) -> Tensor:
         """prompt: [2C, D], [REL] and label in turn. Returns [C, D]."""
@@ -104,41 +109,68 @@ class PromptNetwork(nn.Module):
 
     def forward(self, windows: Sequence[Window]) -> list[Tensor]:
         """Logits [P, C] of each window's pairs and labels (eq. 7 and 8, before the sigmoid)."""
-        encoded = zip(windows, *self.encode(windows), strict=True)
-        return [self._scorer_of(*window)(slice(None)) for window in encoded]
+        return [score(slice(None)) for score in self._scorers(windows, *self.encode(windows))]
 
     @torch.inference_mode()
     def predict(self, windows: Sequence[Window]) -> list[Selected]:
         """The scores that each window's ``keep`` lets through."""
+        width = 5 * self.lstm.lstm.input_size
         return [
-            select(self._scorer_of(window, words, labels), window, width=5 * words.shape[-1], device=self.device)
-            for window, words, labels in zip(windows, *self.encode(windows), strict=True)
+            select(score, window, width=width, device=self.device)
+            for window, score in zip(windows, self._scorers(windows, *self.encode(windows)), strict=True)
         ]
 
-    def _scorer_of(self, window: Window, words: Tensor, labels: Tensor) -> Callable[[slice], Tensor]:
-        """What gives the logits [p, C] of a slice of the window's pairs."""
-        pairs = torch.from_numpy(window.pairs).to(self.device)
-        entities = self.marker(words, torch.from_numpy(window.spans).to(self.device))
-        heads, tails = self.pair_layer.split(entities)
+    def _scorers(
+        self, windows: Sequence[Window], words: Sequence[Tensor], labels: Sequence[Tensor]
+    ) -> list[Score]:
+        """What gives the logits [p, C] of a slice of each window's pairs.
 
-        def hidden(rows: slice) -> Tensor:
-            return self.pair_layer.hidden(heads, tails, pairs[rows])
-
+        What belongs to entities and labels is computed for the whole batch; pairs are left to the slices, unless
+        they are few.
+        """
+        hidden = self._pair_layers(windows, words)
         if self.refine_labels is not None:
-            labels = self._refined_labels(labels, hidden)
-        if self.folds:
-            weights, bias = self.pair_layer.fold(labels)
-            folded = weights.T.contiguous()
-            return lambda rows: torch.addmm(bias, hidden(rows), folded)
-        if self.refine_pairs is None:
-            return lambda rows: self.scorer(self.pair_layer.output(hidden(rows)), labels)
+            labels = [self._refined_labels(own, pairs) for own, pairs in zip(labels, hidden, strict=True)]
+        if self.refine_pairs is not None:
+            return [self._refined_scorer(*parts) for parts in zip(words, labels, hidden, strict=True)]
+        n_pairs, n_labels = [len(window.pairs) for window in windows], [len(own) for own in labels]
+        if sum(n_pairs) <= sum(n_labels):
+            every = self.pair_layer.output(torch.cat([pairs(slice(None)) for pairs in hidden])).split(n_pairs)
+            return [partial(self._score_pairs, *parts) for parts in zip(every, labels, strict=True)]
+        if isinstance(self.scorer, DotScorer):
+            weights, biases = self.pair_layer.fold(torch.cat([*labels]))
+            folded = zip(hidden, weights.split(n_labels), biases.split(n_labels), strict=True)
+            return [partial(_score_folded, *parts) for parts in folded]
+        return [partial(self._score_hidden, *parts) for parts in zip(hidden, labels, strict=True)]
+
+    def _pair_layers(self, windows: Sequence[Window], words: Sequence[Tensor]) -> list[Hidden]:
+        """For each window what gives the hidden layer [p, 4D] of a slice of its pairs."""
+        offsets = np.cumsum([0, *(len(text) for text in words[:-1])])
+        spans = np.concatenate([window.spans + offset for window, offset in zip(windows, offsets, strict=True)])
+        entities = self.marker(torch.cat([*words]), torch.from_numpy(spans).to(self.device))
+        counts = [len(window.spans) for window in windows]
+        heads, tails = (side.split(counts) for side in self.pair_layer.split(entities))
+        pairs = (torch.from_numpy(window.pairs).to(self.device) for window in windows)
+        return [partial(self._hidden, *parts) for parts in zip(heads, tails, pairs, strict=True)]
+
+    def _hidden(self, heads: Tensor, tails: Tensor, pairs: Tensor, rows: slice) -> Tensor:
+        return self.pair_layer.hidden(heads, tails, pairs[rows])
+
+    def _score_pairs(self, pairs: Tensor, labels: Tensor, rows: slice) -> Tensor:
+        return self.scorer(pairs[rows], labels)
+
+    def _score_hidden(self, hidden: Hidden, labels: Tensor, rows: slice) -> Tensor:
+        return self.scorer(self.pair_layer.output(hidden(rows)), labels)
+
+    def _refined_scorer(self, words: Tensor, labels: Tensor, hidden: Hidden) -> Score:
+        """The scorer of a window whose pairs are refined: by its words, or by its labels in the paper's form."""
+        assert self.refine_pairs is not None
         refine = self.refine_pairs
         if self.refines_by_paper:  # pairs attend to each other, so all are refined at once
-            refined = refine(self.pair_layer.output(hidden(slice(None))), labels)
-            return lambda rows: self.scorer(refined[rows], labels)
+            return partial(self._score_pairs, refine(self.pair_layer.output(hidden(slice(None))), labels), labels)
         return lambda rows: self.scorer(refine(self.pair_layer.output(hidden(rows)), words), labels)
 
-    def _refined_labels(self, labels: Tensor, hidden: Callable[[slice], Tensor]) -> Tensor:
+    def _refined_labels(self, labels: Tensor, hidden: Hidden) -> Tensor:
         """Labels refined by the pairs, in the paper's form.
 
         In the reference labels attend to the pairs that have a gold relation. At prediction there are none, and
@@ -152,6 +184,10 @@ class PromptNetwork(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+
+def _score_folded(hidden: Hidden, weights: Tensor, biases: Tensor, rows: slice) -> Tensor:
+    return torch.addmm(biases, hidden(rows), weights.T)
 
 
 def _build_scorer(name: str, width: int, dropout: float) -> nn.Module:
