@@ -56,6 +56,15 @@ def parse_labels(labels: LabelsInput, *, where: str = "labels") -> list[Relation
     return parsed
 
 
+def inverse_names(labels: Iterable[RelationLabel]) -> dict[str, str]:
+    """Each label that another names as its inverse, with that other: which of the two stands for both."""
+    inverse: dict[str, str] = {}
+    for label in labels:
+        if label.inverse is not None and label.inverse != label.name and label.name not in inverse:
+            inverse.setdefault(label.inverse, label.name)
+    return inverse
+
+
 def plain_labels(labels: Iterable[RelationLabel]) -> dict[str, dict[str, Any]]:
     """Labels as the dict of name to options that ``parse_labels`` reads, in types that JSON can hold."""
     plain = {}

@@ -173,12 +173,16 @@ def macro_average(counts: Iterable[Counts]) -> Means:
     return Means(*(sum(column) / len(rows) for column in zip(*rows, strict=True)))
 
 
-def relation_triples(doc: Doc, *, symmetric: Collection[str] = (), strict: bool = False) -> set[Triple]:
+def relation_triples(
+    doc: Doc, *, symmetric: Collection[str] = (), inverse: Mapping[str, str] | None = None, strict: bool = False
+) -> set[Triple]:
     """``doc._.relations`` as a set; an argument is ``(start, end)``, and its entity type too if ``strict``.
 
     Offsets count non-whitespace characters. Relations whose label is in ``symmetric`` are turned so that the
-    first argument in the text is the head. Raises ``ValueError`` for a relation that is none of ``doc``.
+    first argument in the text is the head, and those whose label is in ``inverse`` become the label that says the
+    same of the reversed pair. Raises ``ValueError`` for a relation that is none of ``doc``.
     """
+    inverse = inverse or {}
     offsets = _boundaries(doc)
     triples = set()
     for relation in doc._.relations:
@@ -189,6 +193,8 @@ def relation_triples(doc: Doc, *, symmetric: Collection[str] = (), strict: bool 
         if strict:
             head += (relation.get("head_label") or "",)
             tail += (relation.get("tail_label") or "",)
+        if label in inverse:
+            head, tail, label = tail, head, inverse[label]
         if label in symmetric:
             head, tail = sorted((head, tail))
         triples.add(Triple(head, tail, label))
@@ -220,13 +226,17 @@ def sort_confusion(confusion: Confusion) -> list[tuple[tuple[str | None, str | N
     return sorted(confusion.items(), key=lambda cell: (-cell[1], cell[0][0] or "", cell[0][1] or ""))
 
 
-def score_relations(examples: Iterable[Example], *, symmetric: Collection[str] = ()) -> RelationScores:
+def score_relations(
+    examples: Iterable[Example], *, symmetric: Collection[str] = (), inverse: Mapping[str, str] | None = None
+) -> RelationScores:
     """Score ``Doc._.relations`` and ``doc.ents`` of each example's prediction against its reference.
 
-    symmetric: labels of which head and tail can be swapped. Raises ``ValueError`` when prediction and
+    symmetric: labels of which head and tail can be swapped. inverse: labels by another that says the same with head
+    and tail swapped; both count as the latter, in gold and prediction. Raises ``ValueError`` when prediction and
     reference are not the same text, whitespace aside, or when a relation is none of its document.
     """
     symmetric = frozenset(symmetric)
+    inverse = inverse or {}
     documents: list[Counts] = []
     per_label: dict[str, Counts] = {}
     strict = entities = Counts()
@@ -235,15 +245,15 @@ def score_relations(examples: Iterable[Example], *, symmetric: Collection[str] =
     for example in examples:
         reference, prediction = example.reference, example.predicted
         _check_same_text(reference, prediction)
-        gold = relation_triples(reference, symmetric=symmetric)
-        predicted = relation_triples(prediction, symmetric=symmetric)
+        gold = relation_triples(reference, symmetric=symmetric, inverse=inverse)
+        predicted = relation_triples(prediction, symmetric=symmetric, inverse=inverse)
         documents.append(count_sets(gold, predicted))
         for label, counts in count_labels(gold, predicted).items():
             per_label[label] = per_label.get(label, Counts()) + counts
         confusion += confuse(gold, predicted, symmetric=symmetric)
         strict += count_sets(
-            relation_triples(reference, symmetric=symmetric, strict=True),
-            relation_triples(prediction, symmetric=symmetric, strict=True),
+            relation_triples(reference, symmetric=symmetric, inverse=inverse, strict=True),
+            relation_triples(prediction, symmetric=symmetric, inverse=inverse, strict=True),
         )
         entities += count_sets(_entities(reference), _entities(prediction))
         ignored = _ignored_pairs(reference)
@@ -313,8 +323,16 @@ class RelationScorer:
 
     symmetric: tuple[str, ...] = ()
 
-    def __call__(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        scores = score_relations(examples, symmetric=self.symmetric)
+    def __call__(
+        self,
+        examples: Iterable[Example],
+        *,
+        symmetric: Collection[str] = (),
+        inverse: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The scores; symmetric, inverse: what the component knows of its labels, see ``score_relations``."""
+        scores = score_relations(examples, symmetric={*self.symmetric, *symmetric}, inverse=inverse)
         if not scores.micro.support:
             return dict.fromkeys(_SPACY_KEYS)
         per_type = {

@@ -236,9 +236,9 @@ def test_errors_are_one_sentence(model: Path, data: Path, tmp_path: Path) -> Non
         ((tmp_path / "fixed", data, "--labels", "a"), 1, "no component takes labels: toy_fixed"),
         ((tmp_path / "fixed", data, "--threshold", 0.5), 1, "no component has one: toy_fixed"),
         ((model, data, "--labels", " , "), 1, "--labels has no label"),
-        ((model, data, "--labels-file", tmp_path / "labels.json"), 1, "not valid JSON"),
+        ((model, data, "--labels-file", tmp_path / "labels.json"), 1, "labels.json cannot be read"),
         ((model, data, "--labels-file", tmp_path / "empty.txt"), 1, "has no label"),
-        ((model, data, "--labels", "a", "--labels-file", data), 2, "expected one of them"),
+        ((model, data, "--labels", "a", "--labels-file", data), 1, "expected one of them"),
         ((model, data, "--output", tmp_path / "absent" / "scores.json"), 2, "there is no folder"),
     ]
     for arguments, code, message in cases:

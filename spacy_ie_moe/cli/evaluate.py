@@ -17,9 +17,10 @@ from spacy.language import Language
 from spacy.training import Example
 
 from ..corpora.reader import create_relation_corpus
-from ..labels import LabelsInput, parse_labels
+from ..labels import LabelsInput, RelationLabel, inverse_names
 from ..pipeline import find_glirel
 from ..scoring import Counts, RelationScores, bootstrap_f1, score_relations, sort_confusion
+from .label_options import read_labels, split_names
 
 BUNDLED = "bundled"
 CONFUSIONS_SHOWN = 10
@@ -48,7 +49,7 @@ def evaluate(
         str,
         typer.Option(
             help="Labels of which head and tail can be swapped, comma-separated, "
-            "besides those that the labels file marks so."
+            "besides those that the labels file or the pipeline marks so."
         ),
     ] = "",
     batch_size: Annotated[
@@ -60,12 +61,10 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Write scores and settings to this JSON file.")] = None,
 ) -> None:
     """Score the relations that MODEL finds in DATA."""
-    if labels is not None and labels_file is not None:
-        _fail("--labels and --labels-file both give labels; expected one of them.", code=2)
     if output is not None and not output.parent.is_dir():
         _fail(f"--output is {output}, but there is no folder {output.parent}.", code=2)
     try:
-        given = _given_labels(labels, labels_file)
+        given = read_labels(labels, labels_file)
         nlp = _load(model)
         examples = [
             example for path in data for example in create_relation_corpus(path, gold_ents=gold_ents)(nlp)
@@ -76,12 +75,13 @@ def evaluate(
             "gold_ents": gold_ents,
             "labels": _set_labels(nlp, given, _gold_labels(examples), keep_own=model != BUNDLED),
             "threshold": _set_threshold(nlp, threshold),
-            "symmetric": sorted({*_split(symmetric), *_symmetric(given), *_own_symmetric(nlp)}),
+            "symmetric": sorted({*split_names(symmetric), *(label.name for label in _options(nlp) if label.symmetric)}),
+            "inverse": inverse_names(_options(nlp)),
             "disabled": _entity_pipes(nlp) if gold_ents else [],
         }
         before = _unscored_pairs(nlp)
         predictions = _predict(nlp, examples, disabled=settings["disabled"], batch_size=batch_size)
-        scores = score_relations(predictions, symmetric=settings["symmetric"])
+        scores = score_relations(predictions, symmetric=settings["symmetric"], inverse=settings["inverse"])
         unscored = {name: count - before[name] for name, count in _unscored_pairs(nlp).items()}
         if gold_ents and (scores.entities.fp or scores.entities.fn):
             _note("a component changed the given gold entities: see the entity scores.")
@@ -96,10 +96,10 @@ def evaluate(
         _fail(str(error))
 
 
-def _own_symmetric(nlp: Language) -> set[str]:
-    """The labels that the pipeline's ``glirel`` itself takes as symmetric."""
+def _options(nlp: Language) -> list[RelationLabel]:
+    """The labels of the pipeline's ``glirel`` with their options."""
     component = find_glirel(nlp)
-    return {label.name for label in component.default_labels if label.symmetric} if component else set()
+    return component.default_labels if component else []
 
 
 def _fail(message: str, *, code: int = 1) -> NoReturn:
@@ -111,43 +111,12 @@ def _note(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def _split(text: str) -> list[str]:
-    return [name for name in (part.strip() for part in text.split(",")) if name]
-
-
 def _load(model: str) -> Language:
     if model != BUNDLED:
         return spacy.load(model)
     from ..pipeline import bundled_pipeline
 
     return bundled_pipeline()
-
-
-def _given_labels(text: str | None, path: Path | None) -> LabelsInput | None:
-    """The labels of the command line, checked; None where it has none."""
-    if path is not None:
-        labels, where = _labels_of(path), str(path)
-    elif text is not None:
-        labels, where = _split(text), "--labels"
-    else:
-        return None
-    if not parse_labels(labels, where=where):
-        raise ValueError(f"{where} has no label; expected at least one.")
-    return labels
-
-
-def _symmetric(given: LabelsInput | None) -> list[str]:
-    return [label.name for label in parse_labels(given or []) if label.symmetric]
-
-
-def _labels_of(path: Path) -> Any:
-    text = path.read_text(encoding="utf8")
-    if text.lstrip()[:1] not in ("[", "{"):
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}).") from None
 
 
 def _gold_labels(examples: Iterable[Example]) -> list[str]:

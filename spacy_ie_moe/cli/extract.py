@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NamedTuple, Protocol
 
 import typer
 
-from ..labels import parse_labels
+from ..labels import LabelsInput, parse_labels
+from .label_options import read_labels
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -110,7 +111,7 @@ def extract(
     try:
         sources = [_source(given) for given in _given_or_stdin(inputs)]
         _check_output(output, format, sources)
-        given_labels = _read_labels(labels, labels_file)
+        given_labels = _given_labels(labels, labels_file)
         nlp = _load(model, given_labels, threshold, top_k)
         items = _check_labelled(nlp, _read(sources, whole_files, problems), problems)
         with _interruptible(n_process):
@@ -347,29 +348,12 @@ def _check_labelled(nlp: Language, items: Iterator[Item], problems: Problems) ->
             yield item
 
 
-def _read_labels(labels: str | None, file: Path | None) -> list[str] | dict[str, Any] | None:
+def _given_labels(labels: str | None, file: Path | None) -> LabelsInput | None:
     """The labels of the command line: checked, ``None`` where none are given."""
-    if labels is not None and file is not None:
-        raise UsageError("Give --labels or --labels-file, not both.")
-    if labels is not None:
-        found: Any = [name.strip() for name in labels.split(",") if name.strip()]
-    elif file is not None:
-        try:
-            text = file.read_text(encoding="utf-8-sig").strip()
-            is_json = file.suffix == ".json" or text[:1] in ("[", "{")
-            lines = (line.strip() for line in text.splitlines())
-            found = json.loads(text) if is_json else [line for line in lines if line]
-        except (OSError, ValueError, RecursionError) as error:
-            raise UsageError(f"--labels-file {file} can't be read: {_first_line(error)}") from None
-    else:
-        return None
     try:
-        parsed = parse_labels(found, where="labels")
+        return read_labels(labels, file)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if not parsed:
-        raise UsageError("--labels has no label." if file is None else f"--labels-file {file} has no label.")
-    return found
 
 
 # --- input ------------------------------------------------------------------------------------------------

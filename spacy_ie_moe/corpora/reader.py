@@ -25,6 +25,7 @@ def create_relation_corpus(
     limit: int = 0,
     shuffle: bool = False,
     seed: int = 0,
+    own_labels: bool = False,
 ) -> Callable[[Language], Iterable[Example]]:
     """A corpus for spaCy's training: called with ``nlp`` it yields the examples of one epoch.
 
@@ -32,17 +33,34 @@ def create_relation_corpus(
     documents the gold entities (``doc.ents`` and ``doc.spans["entities"]``). max_length: leave out documents
     of more tokens (their number is logged); 0 for none. limit: at most so many examples; 0 for all. shuffle:
     another order in each epoch, the same in each run with the same ``seed``; with ``limit`` that is a new
-    sample in each epoch. Documents are made as they are needed; to shuffle, those of one file are held in
-    memory at a time.
+    sample in each epoch. own_labels: offer zero-shot components all labels of the corpus
+    (``doc._.relation_labels``) in place of those that they were trained on, so that unseen ones are scored too.
+    Documents are made as they are needed; to shuffle, those of one file are held in memory at a time.
     """
-    return RelationCorpus(path, gold_ents=gold_ents, max_length=max_length, limit=limit, shuffle=shuffle, seed=seed)
+    return RelationCorpus(
+        path,
+        gold_ents=gold_ents,
+        max_length=max_length,
+        limit=limit,
+        shuffle=shuffle,
+        seed=seed,
+        own_labels=own_labels,
+    )
 
 
 class RelationCorpus:
     """See ``create_relation_corpus``."""
 
     def __init__(
-        self, path: str | Path, *, gold_ents: bool, max_length: int, limit: int, shuffle: bool, seed: int
+        self,
+        path: str | Path,
+        *,
+        gold_ents: bool,
+        max_length: int,
+        limit: int,
+        shuffle: bool,
+        seed: int,
+        own_labels: bool,
     ) -> None:
         for name, value in (("max_length", max_length), ("limit", limit)):
             if value < 0:
@@ -53,6 +71,7 @@ class RelationCorpus:
         self.limit = limit
         self.shuffle = shuffle
         self.seed = seed
+        self.own_labels = own_labels
         self.epoch = 0
 
     def __call__(self, nlp: Language) -> Iterator[Example]:
@@ -60,10 +79,13 @@ class RelationCorpus:
         files = find_files(self.path)
         rng = random.Random(f"{self.seed}/{self.epoch}") if self.shuffle else None
         self.epoch += 1
+        labels = _labels_in(files, nlp.vocab) if self.own_labels else None
         empty = True
         for doc in islice(self._docs(files, nlp.vocab, rng), self.limit or None):
             empty = False
-            yield make_example(doc, gold_ents=self.gold_ents)
+            example = make_example(doc, gold_ents=self.gold_ents)
+            example.predicted._.relation_labels = labels
+            yield example
         if empty:
             at_most = f" of at most {self.max_length} tokens" if self.max_length else ""
             raise ValueError(f"path {self.path} holds no documents{at_most}; expected at least one.")
@@ -96,6 +118,12 @@ def find_files(path: Path) -> list[Path]:
     if not files:
         raise FileNotFoundError(f"path {path} is a folder without .spacy files; expected at least one.")
     return files
+
+
+def _labels_in(files: list[Path], vocab: Vocab) -> list[str]:
+    """The labels of all gold relations, sorted."""
+    docs = (doc for file in files for doc in read_docs(file, vocab))
+    return sorted({relation["label"] for doc in docs for relation in doc._.relations})
 
 
 def read_docs(file: Path, vocab: Vocab) -> Iterator[Doc]:

@@ -27,12 +27,16 @@ from .sequences import pad_sequences
 
 CACHED_LABELS = 4096
 
+OWN_UNIT = 20.0
+"""What one unit of a cosine's weight counts, so that the learning rate of matrices suits it."""
+
 
 class AnchoredNetwork(nn.Module):
-    """score(u, v, t) = scale * cos(pair, label) + roles(u, v, t) + relatedness(u, v) + bias.
+    """score(u, v, t) = scale * cos(context(u, v), t) + roles(u, v, t) + relatedness(u, v) + bias.
 
-    pair: the mean of the text's words, weighted for this pair, plus a learned correction.
-    roles: whether u is what t has as head and v what it has as tail.
+    context: the mean of the text's words, weighted for the pair. roles: whether u is what t has as head and v what it
+    has as tail. relatedness: whether the pair is related at all, whatever the label. What rates labels is kept
+    narrow on purpose: a feed-forward on pairs or labels fits those of the training and misleads on others.
     config: see ``checkpoint.ANCHORED_DEFAULTS``. encoder_config: the encoder's ``config.json``.
     """
 
@@ -47,14 +51,10 @@ class AnchoredNetwork(nn.Module):
         self.max_pieces = max_pieces(self.encoder.config)
         width = self.encoder.config.hidden_size
         self.context = PairContext(width, reach=config["reach"])
-        self.correction = PairCorrection(width, dropout=config["dropout"])
-        self.label_correction = zero_started(width, 2 * width, width, dropout=config["dropout"])
         self.roles = RoleScorer(width, config["role_size"])
-        self.relatedness = nn.Linear(2 * width, 1)
+        self.relatedness = Relatedness(width, dropout=config["dropout"])
         self.log_scale = nn.Parameter(torch.tensor(math.log(config["scale"])))
         self.bias = nn.Parameter(torch.tensor(float(config["bias"])))
-        nn.init.zeros_(self.relatedness.weight)
-        nn.init.zeros_(self.relatedness.bias)
         self._label_cache: dict[str, Tensor] = {}
 
     def prompt(self, labels: Sequence[str]) -> list[tuple[int, ...]]:
@@ -131,16 +131,15 @@ class AnchoredNetwork(nn.Module):
         readable = torch.tensor([True, *(len(word) > 0 for word in window.words), True], device=self.device)
         entities = span_means(words, spans)
         context = self.context(words, readable, entities, spans)
-        correct = self.correction(entities)
         roles = self.roles(entities, labels)
-        anchors = F.normalize(labels + self.label_correction(labels), dim=-1).T * self.log_scale.exp()
+        relatedness = self.relatedness(entities)
+        anchors = F.normalize(labels, dim=-1).T * self.log_scale.exp()
 
         def score(rows: slice) -> Tensor:
             heads, tails = pairs[rows].unbind(-1)
             about = context(heads, tails)
-            correction, hidden = correct(heads, tails, about)
-            cosine = F.normalize(about + correction, dim=-1) @ anchors
-            return cosine + roles(heads, tails) + self.relatedness(hidden) + self.bias
+            cosine = F.normalize(about, dim=-1) @ anchors
+            return cosine + roles(heads, tails) + relatedness(heads, tails, about) + self.bias
 
         return score
 
@@ -187,8 +186,8 @@ class PairContext(nn.Module):
         return context
 
 
-class PairCorrection(nn.Module):
-    """What head, tail and context together add to the context: a feed-forward that starts at zero."""
+class Relatedness(nn.Module):
+    """Whether head and tail are related at all: a feed-forward over both and their context; zero at the start."""
 
     def __init__(self, width: int, *, dropout: float) -> None:
         super().__init__()
@@ -196,26 +195,30 @@ class PairCorrection(nn.Module):
         self.tail = nn.Linear(width, 2 * width, bias=False)
         self.context = nn.Linear(width, 2 * width, bias=False)
         self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(2 * width, width)
+        self.out = nn.Linear(2 * width, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, entities: Tensor) -> Any:
-        """entities: [N, H]. Returns what maps heads, tails [p] and contexts [p, H] to ([p, H], [p, 2H])."""
+        """entities: [N, H]. Returns what maps heads, tails [p] and contexts [p, H] to scores [p, 1]."""
         as_head, as_tail = self.head(entities), self.tail(entities)
 
-        def correct(heads: Tensor, tails: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-            hidden = self.dropout(F.gelu(as_head[heads] + as_tail[tails] + self.context(context)))
-            return self.out(hidden), hidden
+        def score(heads: Tensor, tails: Tensor, context: Tensor) -> Tensor:
+            return self.out(self.dropout(F.gelu(as_head[heads] + as_tail[tails] + self.context(context))))
 
-        return correct
+        return score
 
 
 class RoleScorer(nn.Module):
-    """How well head and tail fit the two roles of a label; zero at the start."""
+    """How well head and tail fit the two roles of a label; zero at the start.
+
+    Two readings of each side: a learned one of ``size`` numbers, and the encoder's own cosine of entity and label
+    (the tail of "director" is itself like "director"), of which only the weight is learned.
+    """
 
     def __init__(self, width: int, size: int) -> None:
         super().__init__()
+        self.own = nn.Parameter(torch.zeros(2))
         self.entity = nn.Linear(width, 2 * size)
         self.label = nn.Linear(width, 2 * size)
         nn.init.zeros_(self.label.weight)
@@ -226,13 +229,7 @@ class RoleScorer(nn.Module):
         head, tail = self.entity(entities).chunk(2, dim=-1)
         head_role, tail_role = self.label(labels).chunk(2, dim=-1)
         scale = 1 / math.sqrt(head.shape[-1])
-        as_head, as_tail = head @ head_role.T * scale, tail @ tail_role.T * scale
+        cosine = OWN_UNIT * F.normalize(entities, dim=-1) @ F.normalize(labels, dim=-1).T
+        as_head = head @ head_role.T * scale + self.own[0] * cosine
+        as_tail = tail @ tail_role.T * scale + self.own[1] * cosine
         return lambda heads, tails: as_head[heads] + as_tail[tails]
-
-
-def zero_started(width_in: int, width: int, width_out: int, *, dropout: float) -> nn.Sequential:
-    """A feed-forward whose output is zero until it is trained."""
-    last = nn.Linear(width, width_out)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(width_in, width), nn.GELU(), nn.Dropout(dropout), last)

@@ -51,7 +51,7 @@ ANCHORED_DEFAULTS: dict[str, Any] = {
     "scale": 14.0,
     "bias": -5.0,
     "reach": 16,
-    "role_size": 128,
+    "role_size": 32,
     "dropout": 0.1,
     "max_len": None,
     "mixed_precision": False,

@@ -17,7 +17,7 @@ from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from thinc.api import Config, Model, Optimizer
 
-from ..labels import LabelsInput, RelationLabel, is_probability, parse_labels, plain_labels
+from ..labels import LabelsInput, RelationLabel, inverse_names, is_probability, parse_labels, plain_labels
 from ..relations import Relation
 from ..torch_wrapper import TorchShim
 from .plan import DocumentPlan, Planner, batch_by_size
@@ -41,7 +41,6 @@ top_k = 1
 max_pair_distance = null
 span_groups = []
 batch_pieces = 1024
-wordings = null
 
 [glirel.sampling]
 max_labels = 25
@@ -49,6 +48,7 @@ batch_labels = null
 shuffle = true
 drop = true
 max_negatives = null
+symmetric = []
 
 [glirel.loss]
 bce = 1.0
@@ -86,7 +86,6 @@ def make_glirel(
     max_pair_distance: int | None,
     span_groups: list[str],
     batch_pieces: int,
-    wordings: str | None,
     sampling: dict[str, Any],
     loss: dict[str, Any],
     scorer: Callable | None,
@@ -108,7 +107,6 @@ def make_glirel(
         max_pair_distance=max_pair_distance,
         span_groups=span_groups,
         batch_pieces=batch_pieces,
-        wordings=wordings,
         sampling=sampling,
         loss=loss,
         scorer=scorer,
@@ -118,12 +116,14 @@ def make_glirel(
 class Glirel(TrainablePipe):
     """Scores relation labels on ordered pairs of entities and writes those kept to ``Doc._.relations``.
 
+    Relations that were there before are replaced, as spaCy's own components replace what they set.
+
     labels: names, or name to options (see ``RelationLabel``); None: the checkpoint's own. A document's
     ``doc._.relation_labels`` or the context ``{"glirel_labels": ...}`` of ``nlp.pipe(..., as_tuples=True)``
     replace them. threshold: the least probability of a relation. top_k: labels per ordered pair, None for all.
     max_pair_distance: the most tokens between the starts of head and tail. span_groups: names of ``doc.spans``
     to take entities from instead of ``doc.ents``. batch_pieces: pieces, padding included, that the encoder reads
-    at once. wordings: a JSON file of other names for labels; sampling, loss: options; see ``training``.
+    at once. sampling, loss: how it is trained; options of ``training.Sampling`` and ``training.Loss``.
     """
 
     def __init__(
@@ -138,7 +138,6 @@ class Glirel(TrainablePipe):
         max_pair_distance: int | None = None,
         span_groups: Sequence[str] = (),
         batch_pieces: int = 1024,
-        wordings: str | None = None,
         sampling: Mapping[str, Any] | None = None,
         loss: Mapping[str, Any] | None = None,
         scorer: Callable | None = None,
@@ -152,7 +151,6 @@ class Glirel(TrainablePipe):
         self.max_pair_distance = _checked_count("max_pair_distance", max_pair_distance, least=0)
         self.batch_pieces = _checked_count("batch_pieces", batch_pieces, least=1)
         self.span_groups = list(span_groups)
-        self.wordings = wordings
         self.sampling = dict(sampling or {})
         self.loss = dict(loss or {})
         self._set("labels", labels, keep=False)
@@ -340,10 +338,8 @@ class Glirel(TrainablePipe):
 
     def _make_teacher(self) -> Any:
         from .teaching import Teacher
-        from .training import read_wordings
 
-        wordings = read_wordings(self.wordings) if self.wordings else {}
-        return Teacher(self.sampling, self.loss, self.bundle.labels, wordings, self._rng)
+        return Teacher(self.sampling, self.loss, self.bundle.labels, self._rng)
 
     def update(
         self,
@@ -373,6 +369,14 @@ class Glirel(TrainablePipe):
             self.finish_update(sgd)
         losses[self.name] += loss
         return losses
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """The scores of the scorer, which is told which labels are symmetric or each other's inverse."""
+        if self.scorer is None:
+            return {}
+        labels = self.default_labels
+        symmetric = [label.name for label in labels if label.symmetric]
+        return self.scorer(examples, symmetric=symmetric, inverse=inverse_names(labels), **kwargs)
 
     # --- saving -----------------------------------------------------------------------------------------------
 

@@ -145,7 +145,11 @@ class Refinement(nn.Module):
 
 
 class PaperBlock(nn.Module):
-    """Cross-attention, self-attention and feed-forward, each added to its normalised input (eq. 4-6)."""
+    """Cross-attention, self-attention and feed-forward (eq. 4-6).
+
+    The equations have the three one after the other; here each reads a normalised input and is added to it, as in
+    any transformer, without which a stack of them does not train.
+    """
 
     def __init__(self, width: int, *, ffn_mul: int, dropout: float) -> None:
         super().__init__()
@@ -166,7 +170,10 @@ class PaperBlock(nn.Module):
 
 
 class PaperRefinement(nn.Module):
-    """Refinement as the paper states it, repeated for a number of layers (section 3.4)."""
+    """Refinement as the paper states it, repeated for a number of layers (section 3.4).
+
+    Pairs attend to each other and labels to pairs, so a score depends on which other pairs and labels are asked for.
+    """
 
     def __init__(self, width: int, *, blocks: int, ffn_mul: int, dropout: float) -> None:
         super().__init__()

@@ -19,10 +19,7 @@ from .training import (
     Gold,
     Loss,
     Sampling,
-    Wordings,
-    all_labels,
-    all_names,
-    close_under_wordings,
+    close_under_symmetry,
     make_targets,
 )
 
@@ -40,7 +37,7 @@ class Lesson:
 class Teacher:
     """Prepares batches of gold documents and rates what the network makes of them.
 
-    sampling, loss: options of ``Sampling`` and ``Loss``. wordings: see ``Wording``.
+    sampling, loss: options of ``Sampling`` and ``Loss``. labels: what negatives are drawn from.
     """
 
     def __init__(
@@ -48,32 +45,28 @@ class Teacher:
         sampling: Mapping[str, Any],
         loss: Mapping[str, Any],
         labels: Sequence[str],
-        wordings: Wordings,
         rng: random.Random,
     ) -> None:
         self.sampling = _make(Sampling, "sampling", sampling)
         self.loss = _make(Loss, "loss", loss)
-        self.wordings = wordings
-        self.labels = all_labels(labels, wordings)
-        self.names = all_names(labels, wordings)
+        self.labels = list(labels)
         self.rng = rng
 
     def prepare(self, docs: Sequence[Doc], network: Any, planner: Planner) -> Lesson:
         """The windows and targets of a batch; documents with fewer than two entities teach nothing."""
         lesson = Lesson()
         taught = [
-            (doc, candidates, close_under_wordings(_gold_pairs(doc, candidates), self.wordings))
+            (doc, candidates, close_under_symmetry(_gold_pairs(doc, candidates), self.sampling.symmetric))
             for doc in docs
             if len(candidates := _gold_candidates(doc, planner)) > 1
         ]
         in_batch = {label for _, _, gold in taught for labels in gold.values() for label in labels}
         pool = self.sampling.sample_pool(in_batch, self.labels, self.rng)
-        names = {label: self.rng.choice(self.names.get(label, [label])) for label in pool}
         for doc, candidates, gold in taught:
             known = self._known_labels(doc, pool)
             labels = self.sampling.sample_labels(set().union(*gold.values()), known, self.rng)
             if labels:
-                self._add(lesson, doc, candidates, gold, labels, names, network, planner)
+                self._add(lesson, doc, candidates, gold, labels, network, planner)
         return lesson
 
     def _add(
@@ -83,7 +76,6 @@ class Teacher:
         candidates: Candidates,
         gold: Gold,
         labels: list[str],
-        names: Mapping[str, str],
         network: Any,
         planner: Planner,
     ) -> None:
@@ -91,11 +83,10 @@ class Teacher:
         pairs = make_pairs(candidates, every, every, planner.max_pair_distance)
         pairs = self.sampling.sample_pairs(pairs, gold, self.rng)
         unknown = _ignored_pairs(doc, candidates)
-        texts = tuple(names[label] for label in labels)
-        prompt = sum(map(len, network.prompt(texts)))
+        prompt = sum(map(len, network.prompt(labels)))
         for window, _, rows in planner.windows(doc, candidates, pairs, network, prompt):
             targets = make_targets(pairs[rows], labels, gold, unknown)
-            lesson.windows.append(replace(window, labels=texts))
+            lesson.windows.append(replace(window, labels=tuple(labels)))
             lesson.targets.append(targets)
 
     def _known_labels(self, doc: Doc, pool: Sequence[str]) -> Sequence[str]:
@@ -103,8 +94,7 @@ class Teacher:
         annotated = doc.user_data.get("annotated_labels")
         if annotated is None:
             return pool
-        looked_for = set(all_labels(annotated, self.wordings))
-        return [label for label in pool if label in looked_for]
+        return [label for label in pool if label in annotated]
 
     def get_loss(self, lesson: Lesson, logits: Sequence[np.ndarray]) -> tuple[float, list[np.ndarray]]:
         """The loss and its gradient with respect to each window's logits [P, C]."""

@@ -6,11 +6,9 @@ labels, shuffled, some dropped; binary cross-entropy over every pair and label.
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,62 +21,13 @@ from .batch import Window
 Gold = Mapping[tuple[int, int], frozenset[str]]
 
 
-@dataclass(frozen=True)
-class Wording:
-    """In which words a label is shown.
-
-    names: other names of the label. inverse: names of the same relation seen from the tail (``director``:
-    ``director of``), taught as a label of its own on the reversed pair. symmetric: head and tail can be swapped.
-    """
-
-    names: Sequence[str] = ()
-    inverse: Sequence[str] = ()
-    symmetric: bool = False
-
-    @property
-    def inverse_label(self) -> str | None:
-        """The label of the reversed pair, if the relation has one."""
-        return self.inverse[0] if self.inverse else None
-
-
-Wordings = Mapping[str, Wording]
-
-
-def read_wordings(path: str | Path) -> Wordings:
-    """Wordings by label from a JSON file. Raises ``ValueError`` naming a label whose entry is not one."""
-    wordings = {}
-    for label, entry in json.loads(Path(path).read_text("utf8")).items():
-        if not isinstance(entry, dict) or set(entry) - {"names", "inverse", "symmetric"}:
-            raise ValueError(f"{path}: {label!r} is {entry!r}; expected names, inverse and symmetric.")
-        wordings[label] = Wording(**entry)
-    return wordings
-
-
-def close_under_wordings(gold: Gold, wordings: Wordings) -> Gold:
-    """Gold relations with those that they imply: the reverse of symmetric ones, and inverse labels."""
-    closed: dict[tuple[int, int], frozenset[str]] = dict(gold)
+def close_under_symmetry(gold: Gold, symmetric: Collection[str]) -> Gold:
+    """Gold relations, and the reverse of those whose label is in ``symmetric``."""
+    closed = dict(gold)
     for (head, tail), labels in gold.items():
-        for label in labels:
-            wording = wordings.get(label, Wording())
-            implied = label if wording.symmetric else wording.inverse_label
-            if implied is not None:
-                closed[tail, head] = closed.get((tail, head), frozenset()) | {implied}
+        if both := labels.intersection(symmetric):
+            closed[tail, head] = closed.get((tail, head), frozenset()) | both
     return closed
-
-
-def all_labels(labels: Sequence[str], wordings: Wordings) -> list[str]:
-    """Labels with their inverse labels, each once."""
-    inverses = (wordings[label].inverse_label for label in labels if label in wordings)
-    return list(dict.fromkeys([*labels, *(label for label in inverses if label)]))
-
-
-def all_names(labels: Sequence[str], wordings: Wordings) -> dict[str, list[str]]:
-    """Every name of each label and inverse label, its own first."""
-    names = {label: [label, *wordings.get(label, Wording()).names] for label in labels}
-    for label in labels:
-        if label in wordings and wordings[label].inverse:
-            names.setdefault(wordings[label].inverse[0], list(wordings[label].inverse))
-    return names
 
 
 @dataclass(frozen=True)
@@ -88,7 +37,8 @@ class Sampling:
     max_labels: labels per instance, positives first. batch_labels: if given, a batch draws all its labels from a pool
     of so many (more where more are gold in it), which is faster for networks that read labels apart. shuffle: their
     order is random. drop: a random number of them is left out, gold ones too, so that the network learns to say no.
-    max_negatives: pairs without a gold relation shown per document, drawn at random; None for all.
+    max_negatives: pairs without a gold relation shown per document, drawn at random; None for all. symmetric: labels
+    that hold for the reverse of a gold pair too.
     """
 
     max_labels: int = 25
@@ -96,6 +46,7 @@ class Sampling:
     shuffle: bool = True
     drop: bool = True
     max_negatives: int | None = None
+    symmetric: Sequence[str] = ()
 
     def sample_pool(self, gold: set[str], universe: Sequence[str], rng: random.Random) -> list[str]:
         """The labels that a batch draws from: those that are gold in it and others of ``universe``."""
@@ -105,7 +56,7 @@ class Sampling:
         return sorted(gold) + rng.sample(others, min(len(others), max(0, self.batch_labels - len(gold))))
 
     def sample_labels(self, gold: set[str], universe: Sequence[str], rng: random.Random) -> list[str]:
-        """The labels of one instance: gold ones and others of ``universe``, by their own names."""
+        """The labels of one instance: gold ones and others of ``universe``."""
         chosen = sorted(gold)
         rng.shuffle(chosen)
         chosen = chosen[: self.max_labels]
