@@ -27,7 +27,7 @@ from spacy_ie_moe.scoring import score_classification
 
 SYMMETRIC = {"sibling", "spouse", "said to be the same as"}
 DRAWS, SIZES = 5, (5, 10, 15)
-THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
+THRESHOLDS = [step / 100 for step in range(1, 100)]
 
 
 def load(name: str) -> Language:

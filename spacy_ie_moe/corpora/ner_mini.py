@@ -1,6 +1,6 @@
 """The corpora of ``ner-mini``, the small bundled entity recogniser.
 
-    python -m spacy_ie_moe.corpora.ner_mini corpus/ner_mini --data ../shared/data --seed 0
+    python -m spacy_ie_moe.corpora.ner_mini corpus/ner_mini --seed 0
 
 Only data whose licence allows redistribution is read: Re-DocRED (MIT), wikigold (CC BY 4.0) and, without
 their annotation, KnowledgeNet (MIT) and FewRel (MIT).
@@ -17,7 +17,6 @@ unlabelled.spacy    texts for a teacher to annotate
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -29,13 +28,8 @@ import typer
 from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
 
-from spacy_ie_moe.corpora.ner import (
-    TaggedSentence,
-    detokenise,
-    make_doc,
-    read_columns,
-    read_docred,
-)
+from .location import data_folder
+from .ner import TaggedSentence, detokenise, make_doc, read_columns, read_docred
 
 LABELS = {
     "PER": "PERSON",
@@ -58,11 +52,6 @@ _QUANTITY_WORDS = """
     first second fourth fifth sixth seventh eighth ninth tenth percent %
 """
 _MAY_BE_QUANTITY = frozenset(_QUANTITY_WORDS.split())
-
-
-def default_data() -> Path:
-    """The data folder: the variable ``SPACY_IE_MOE_DATA``, or ``../shared/data``."""
-    return Path(os.environ.get("SPACY_IE_MOE_DATA") or "../shared/data")
 
 
 def docred_parts(data: Path, seed: int) -> dict[str, list[list[TaggedSentence]]]:
@@ -222,7 +211,7 @@ def main(
 ) -> None:
     """Write ner-mini's corpora to OUTPUT."""
     try:
-        numbers = make_corpora(output, data or default_data(), seed=seed, unlabelled=unlabelled)
+        numbers = make_corpora(output, data or data_folder(), seed=seed, unlabelled=unlabelled)
     except FileNotFoundError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -23,6 +24,7 @@ from .training import (
     make_targets,
 )
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -51,6 +53,7 @@ class Teacher:
         self.loss = _make(Loss, "loss", loss)
         self.labels = list(labels)
         self.rng = rng
+        self.said_beyond = False
 
     def prepare(self, docs: Sequence[Doc], network: Any, planner: Planner) -> Lesson:
         """The windows and targets of a batch; documents with fewer than two entities teach nothing."""
@@ -84,10 +87,20 @@ class Teacher:
         pairs = self.sampling.sample_pairs(pairs, gold, self.rng)
         unknown = _ignored_pairs(doc, candidates)
         prompt = sum(map(len, network.prompt(labels)))
+        beyond = set(gold)
         for window, _, rows in planner.windows(doc, candidates, pairs, network, prompt):
+            beyond.difference_update(map(tuple, pairs[rows].tolist()))
             targets = make_targets(pairs[rows], labels, gold, unknown)
             lesson.windows.append(replace(window, labels=tuple(labels)))
             lesson.targets.append(targets)
+        if beyond and not self.said_beyond:
+            self.said_beyond = True
+            logger.warning(
+                "a document of %d tokens has %d related pairs that no window of the encoder, or max_pair_distance, "
+                "holds together; they are not taught, here and in later documents.",
+                len(doc),
+                len(beyond),
+            )
 
     def _known_labels(self, doc: Doc, pool: Sequence[str]) -> Sequence[str]:
         """The labels of ``pool`` that the document's annotators looked for (``user_data["annotated_labels"]``)."""
