@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import pickle
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -775,6 +778,28 @@ def test_a_saved_pipeline_is_complete_and_loads_offline(
         if path.is_file() and path.suffix != ".safetensors":
             json.loads(path.read_text("utf8"))
     assert str(tmp_path) not in (tmp_path / "saved" / "glirel" / "model" / "config.json").read_text("utf8")
+
+
+def test_a_package_has_its_weights_inside(
+    new_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("setuptools")
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(new_checkpoint("anchored"), folder)
+    nlp = make_nlp(folder)
+    expected = nlp(make_doc(nlp, TEXT, ENTS))._.relations
+    nlp.meta["name"] = "packed_relations"
+    nlp.to_disk(tmp_path / "saved")
+    (tmp_path / "packages").mkdir()
+    spacy_package = [sys.executable, "-m", "spacy", "package", str(tmp_path / "saved"), str(tmp_path / "packages")]
+    subprocess.run([*spacy_package, "--build", "none"], check=True, capture_output=True)
+    shutil.rmtree(folder)
+    shutil.rmtree(tmp_path / "saved")
+    (home,) = (tmp_path / "packages").iterdir()
+    subprocess.run([sys.executable, "setup.py", "--quiet", "build"], cwd=home, check=True, capture_output=True)
+    monkeypatch.syspath_prepend(home / "build" / "lib")
+    packed = importlib.import_module("en_packed_relations").load()
+    assert expected and packed(make_doc(packed, TEXT, ENTS))._.relations == expected
 
 
 def test_files_saved_twice_are_the_same(new_checkpoint: Callable[..., Path]) -> None:
