@@ -37,6 +37,7 @@ import typer
 
 from benchmarks import reference_glirel
 from benchmarks.reference_glirel import Entry, Work, pipe_entry, serve
+from spacy_ie_moe.corpora.location import data_folder
 from spacy_ie_moe.encoder import WordPieces
 from spacy_ie_moe.glirel.network import SPECIAL_TOKENS
 from spacy_ie_moe.precision import Precision
@@ -623,7 +624,7 @@ def main(
     precision: list[str] = typer.Option(list(PRECISIONS), help="Precisions of ours."),
     setting: list[str] = typer.Option([], help="NAME=VALUE ...: also time ours with this environment."),
     threads: int = typer.Option(2, help="Threads of each process."),
-    fewrel: Path = typer.Option(ROOT.parent / "shared/data/fewrel", help="Folder of FewRel's JSON files."),
+    fewrel: Path = typer.Option(data_folder() / "fewrel", help="Folder of FewRel's JSON files."),
     work_folder: Path | None = typer.Option(None, help="Keep the checkpoints here between runs."),
     profile: bool = typer.Option(False, help="Instead: where the time of ours goes in these cases."),
     precision_model: str = typer.Option("", help="A trained pipeline or checkpoint, for the cost of precision."),

@@ -77,8 +77,13 @@ def plain_labels(labels: Iterable[RelationLabel]) -> dict[str, dict[str, Any]]:
             "threshold": label.threshold,
             "description": label.description,
         }
-        plain[label.name] = {name: value for name, value in options.items() if value not in ([], False, None, "")}
+        plain[label.name] = {name: value for name, value in options.items() if _is_given(value)}
     return plain
+
+
+def _is_given(value: Any) -> bool:
+    """Whether an option is set; a threshold of 0 is."""
+    return bool(value) or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def _parse_label(name: Any, options: Mapping[str, Any] | None, where: str) -> RelationLabel:

@@ -60,7 +60,12 @@ def relation_key(relation: Mapping[str, Any]) -> tuple[int, int, int, int, str]:
 
 def sort_relations(relations: Iterable[Relation]) -> list[Relation]:
     """Highest score first; ties by head, tail and label."""
-    return sorted(relations, key=lambda relation: (-relation["score"], relation_key(relation)))
+    return sorted(relations, key=lambda relation: (-score_of(relation), relation_key(relation)))
+
+
+def score_of(relation: Mapping[str, Any]) -> float:
+    """The score of a relation; 1 for a gold one without."""
+    return relation.get("score", 1.0)
 
 
 def check_relation(doc: Doc, relation: Mapping[str, Any]) -> None:
@@ -79,6 +84,8 @@ def check_relation(doc: Doc, relation: Mapping[str, Any]) -> None:
             )
     if not isinstance(relation.get("label"), str):
         raise ValueError(f"label of a relation is {relation.get('label')!r}; expected a string.")
+    if not isinstance(relation.get("score", 1.0), (int, float)):
+        raise ValueError(f"score of a relation is {relation['score']!r}; expected a number.")
 
 
 def to_pair_scores(doc: Doc) -> dict[tuple[int, int], dict[str, float]]:
@@ -90,7 +97,7 @@ def to_pair_scores(doc: Doc) -> dict[tuple[int, int], dict[str, float]]:
     scores: dict[tuple[int, int], dict[str, float]] = {}
     for relation in doc._.relations:
         pair = scores.setdefault((relation["head_pos"][0], relation["tail_pos"][0]), {})
-        pair[relation["label"]] = max(relation["score"], pair.get(relation["label"], 0.0))
+        pair[relation["label"]] = max(score_of(relation), pair.get(relation["label"], 0.0))
     return scores
 
 
@@ -121,7 +128,7 @@ def from_pair_scores(
 def _relation_spans(doc: Doc) -> list[RelationSpans]:
     return [
         RelationSpans(
-            _argument(doc, relation, "head"), _argument(doc, relation, "tail"), relation["label"], relation["score"]
+            _argument(doc, relation, "head"), _argument(doc, relation, "tail"), relation["label"], score_of(relation)
         )
         for relation in doc._.relations
     ]
@@ -141,11 +148,18 @@ _EXTENSIONS: dict[str, dict[str, Any]] = {
 
 
 def _register() -> None:
-    """Register the extensions once; leave another package's extension of the same name alone and say so."""
+    """Register the extensions; another package's of the same name is left alone until ours is needed.
+
+    spaCy imports this module for every pipeline, also for those without relations.
+    """
     for name, definition in _EXTENSIONS.items():
         if not Doc.has_extension(name):
             Doc.set_extension(name, **definition)
-            continue
+
+
+def require_extensions() -> None:
+    """Raise ``ValueError`` if another package holds the name of one of our extensions."""
+    for name, definition in _EXTENSIONS.items():
         default, _, getter, setter = Doc.get_extension(name)
         same = default == definition.get("default") and getter is definition.get("getter") and setter is None
         if not same:

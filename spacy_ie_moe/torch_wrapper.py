@@ -52,7 +52,7 @@ class Codec(Generic[BundleT]):
 class Learning:
     """How the parameters learn, beyond what spaCy's optimizer config says.
 
-    group_rates: learning-rate factor by prefix of a parameter's name; others have 1.
+    group_rates: learning-rate factor by prefix of a parameter's name; others have 1, and 0 leaves them as they are.
     """
 
     group_rates: dict[str, float] = field(default_factory=dict)
@@ -124,6 +124,8 @@ class TorchShim(Shim):
         import torch
 
         network = self.bundle.network
+        if self._adam is None:
+            self._adam = _adam(network, self.learning)
         self._fast = None
         network.train()
         outputs = network(*inputs.args, **inputs.kwargs)
@@ -140,7 +142,7 @@ class TorchShim(Shim):
 
         network = self.bundle.network
         if self._adam is None:
-            self._adam = _adam(network, self.learning)
+            return  # no batch had anything to learn from yet
         if optimizer.grad_clip:
             torch.nn.utils.clip_grad_norm_(network.parameters(), optimizer.grad_clip)
         for group in self._adam.param_groups:
@@ -208,11 +210,12 @@ def _to_arrays(model: Model, x_and_y: tuple[Any, Any], is_train: bool) -> tuple[
 
 
 def _adam(network: Any, learning: Learning) -> torch.optim.AdamW:
-    """AdamW with a group for each learning rate, with and without decay."""
+    """AdamW with a group for each learning rate, with and without decay; parameters of rate 0 need no gradient."""
     import torch
 
     groups: dict[tuple[float, bool], list[Any]] = {}
     for name, parameter in network.named_parameters():
+        parameter.requires_grad_(learning.rate(name) > 0)
         if parameter.requires_grad:
             # Biases, norms and scalars are vectors at most: decay is for matrices.
             groups.setdefault((learning.rate(name), parameter.ndim > 1), []).append(parameter)
@@ -226,7 +229,10 @@ _FORK_HANDLED = False
 
 
 def _safe_after_fork() -> None:
-    """Let ``n_process=2`` work: OpenMP's threads do not survive a fork, so a child must not wait for them."""
+    """Let ``n_process=2`` work: OpenMP's threads do not survive a fork, so a child must not wait for them.
+
+    A hook of Python's cannot be taken back, so from now on every forked child of the process starts with one thread.
+    """
     global _FORK_HANDLED
     import os
 

@@ -488,7 +488,7 @@ def test_processes_give_the_same(kind: str, pipelines: Pipelines) -> None:
     assert [context["index"] for _, context in found] == list(range(12))
     for (doc, _), own in zip(found, alone, strict=True):
         assert_same_scores(doc, own)
-        assert doc._.relation_spans is not None
+        assert [span.label for span in doc._.relation_spans] == [relation["label"] for relation in doc._.relations]
 
 
 # --- long documents -------------------------------------------------------------------------------------------
@@ -533,8 +533,7 @@ def test_scores_of_far_entities_depend_on_them(kind: str, pipelines: Pipelines) 
     assert max(abs(changed[key] - scores_of(doc)[key]) for key in keys) > 1e-4
     first, second = doc.ents[:2]
     early = (first.start, first.end, second.start, second.end, LABELS[0])
-    if early in changed:
-        assert changed[early] == pytest.approx(scores_of(doc)[early], abs=1e-6)
+    assert changed[early] == pytest.approx(scores_of(doc)[early], abs=1e-6)
 
 
 def test_unscored_pairs_are_said_once(
@@ -681,9 +680,7 @@ def test_any_document(
     pipelines: Pipelines, kind: str, words: list[str], drawn: Any, n_labels: int, threshold: float, top_k: int
 ) -> None:
     nlp = pipelines(kind)
-    doc = check_any(nlp, words, drawn, n_labels, threshold, top_k)
-    if len({tuple(r["head_pos"]) for r in doc._.relations}) > 1:
-        assert threshold > 0 or len(doc._.relations) > 0
+    check_any(nlp, words, drawn, n_labels, threshold, top_k)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -834,7 +831,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated weights": (lambda folder: truncate(folder / "model.safetensors"), "model.safetensors"),
     "truncated config": (lambda folder: truncate(folder / "config.json"), "config.json"),
     "truncated tokenizer": (lambda folder: truncate(folder / "tokenizer.json"), "tokenizer.json"),
-    "newer version": (lambda folder: rewrite(folder, version=99), "version 99; expected at most"),
+    "newer version": (lambda folder: rewrite(folder, version=99), "version 99; expected one from 1"),
     "another format": (lambda folder: rewrite(folder, format="theirs"), "has no format 'spacy_ie_moe.glirel'"),
     "unknown network": (lambda folder: rewrite(folder, network="tree"), "network is 'tree'; expected one of"),
     "unknown setting": (lambda folder: rewrite(folder, settings={"depth": 3}), "'depth'; expected"),

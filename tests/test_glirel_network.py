@@ -375,7 +375,7 @@ def test_anchored_scores_are_the_equation(new_checkpoint: Callable[..., Path]) -
         (logits,) = network([window])
         (vectors,), labels = network.encode([window]), network.encode_labels(LABELS)
         entities = [vectors[start + 1 : end + 1].mean(0) for start, end in spans.tolist()]
-        anchors = F.normalize(labels + network.label_correction(labels), dim=-1)
+        anchors = F.normalize(labels, dim=-1)
         role_size = network.roles.entity.out_features // 2
         for (h, t), row in zip(pairs.tolist(), logits, strict=True):
             weights = []
@@ -386,16 +386,18 @@ def test_anchored_scores_are_the_equation(new_checkpoint: Callable[..., Path]) -
                 empty = 0 <= position < len(words) and not words[position]
                 weights.append(torch.tensor(-torch.inf) if empty else weight)
             about = torch.stack(weights).softmax(0) @ vectors
-            own = network.correction
+            own = network.relatedness
             hidden = F.gelu(own.head(entities[h]) + own.tail(entities[t]) + own.context(about))
-            pair = F.normalize(about + own.out(hidden), dim=-1)
+            pair = F.normalize(about, dim=-1)
             for c in range(len(LABELS)):
                 as_head = network.roles.entity(entities[h])[:role_size]
                 as_tail = network.roles.entity(entities[t])[role_size:]
                 wanted_head, wanted_tail = network.roles.label(labels[c]).chunk(2)
                 roles = (as_head @ wanted_head + as_tail @ wanted_tail) / math.sqrt(role_size)
+                likeness = [20 * F.cosine_similarity(entities[side], labels[c], dim=0) for side in (h, t)]
+                roles = roles + network.roles.own @ torch.stack(likeness)
                 score = network.log_scale.exp() * pair @ anchors[c] + roles
-                close(row[c : c + 1], score + network.relatedness(hidden) + network.bias, 1e-4)
+                close(row[c : c + 1], score + own.out(hidden) + network.bias, 1e-4)
 
 
 def test_labels_of_the_anchored_network_are_remembered_but_not_for_too_long(

@@ -199,7 +199,7 @@ def test_gradients_through_thinc_are_those_of_autograd(
     component: Any = nlp.get_pipe("glirel")
     network = component.bundle.network
     labels = ["founder", "spouse", "located in", "works for", "met"]
-    teacher = Teacher({"drop": False}, options, labels, {}, random.Random(0))
+    teacher = Teacher({"drop": False}, options, labels, random.Random(0))
     lesson = teacher.prepare(make_gold(nlp), network, Planner([], None))
     torch.manual_seed(4)
     logits, backprop = component.model.begin_update(lesson.windows)

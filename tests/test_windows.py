@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spacy_ie_moe.glirel.plan import Job, batch_by_size
-from spacy_ie_moe.glirel.windows import Limits, Window, assign_pairs, group_labels, make_windows, split_words
+from spacy_ie_moe.glirel.windows import Window, assign_pairs, group_labels, make_windows, split_words
 
 limits = st.none() | st.integers(1, 40)
 lengths_of_words = st.lists(st.integers(0, 6), max_size=80)
@@ -102,7 +102,7 @@ def test_the_first_window_keeps_its_pairs_and_others_go_where_cuts_are_far() -> 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.none() | st.integers(8, 256), st.integers(0, 200))
 def test_groups_of_labels_are_a_partition_in_order(prompts: list[int], pieces: int | None, room: int) -> None:
-    groups = group_labels(prompts, Limits(pieces, None), room)
+    groups = group_labels(prompts, pieces, room)
     assert np.concatenate(groups).tolist() == list(range(len(prompts)))
     assert all(len(group) for group in groups)
     if pieces is None or sum(prompts) + room <= pieces:
@@ -113,7 +113,7 @@ def test_groups_of_labels_are_a_partition_in_order(prompts: list[int], pieces: i
 
 
 def test_groups_are_even() -> None:
-    groups = group_labels([4] * 33, Limits(128, None), 100)
+    groups = group_labels([4] * 33, 128, 100)
     assert [len(group) for group in groups] == [11, 11, 11]
 
 

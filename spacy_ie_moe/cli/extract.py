@@ -580,7 +580,10 @@ _WRITERS: dict[Format, type[Writer]] = {
 
 
 def to_record(doc: Doc) -> dict[str, Any]:
-    """The JSON form of a document: its text, entities and relations. ``start`` and ``end`` count tokens."""
+    """The JSON form of a document: its text, entities and relations. ``start`` and ``end`` count tokens.
+
+    ``unscored_pairs`` is there where some pairs are too far apart for the encoder.
+    """
     ents = [
         {
             "start": ent.start,
@@ -592,7 +595,14 @@ def to_record(doc: Doc) -> dict[str, Any]:
         }
         for ent in doc.ents
     ]
-    return {"text": doc.text, "ents": ents, "relations": [dict(relation) for relation in doc._.relations]}
+    record: dict[str, Any] = {
+        "text": doc.text,
+        "ents": ents,
+        "relations": [dict(relation) for relation in doc._.relations],
+    }
+    if doc._.unscored_pairs:
+        record["unscored_pairs"] = doc._.unscored_pairs
+    return record
 
 
 def _argument(doc: Doc, position: list[int], label: str) -> str:

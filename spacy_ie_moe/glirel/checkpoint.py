@@ -53,7 +53,7 @@ ANCHORED_DEFAULTS: dict[str, Any] = {
     "reach": 16,
     "role_size": 32,
     "dropout": 0.1,
-    "max_len": None,
+    "max_len": 512,
     "mixed_precision": False,
 }
 """Settings of ``AnchoredNetwork``."""
@@ -82,6 +82,9 @@ _REFERENCE_NAMES = {
     "refine_prompt.": "refine_labels.",
     "scorer.": "scorer.",
 }
+_FIELDS = {"network": str, "settings": dict, "labels": list, "pad_id": int, "encoder": dict, "weights_sha256": str}
+"""What our own config holds beside format and version."""
+
 _UNUSED = ("coref_classifier.", "token_rep_layer.bert_layer.model.pooler.")
 """Parts of reference checkpoints that no prediction uses."""
 
@@ -221,11 +224,17 @@ def _read_config(content: bytes, source: str | Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"checkpoint {str(source)!r}: {CONFIG} has no format {FORMAT!r}; expected one of glirel.")
     version = config.get("version")
-    if not isinstance(version, int) or version > VERSION:
-        raise ValueError(f"checkpoint {str(source)!r} has version {version!r}; expected at most {VERSION}.")
-    for name in ("network", "settings", "labels", "pad_id", "encoder", "weights_sha256"):
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
+        raise ValueError(f"checkpoint {str(source)!r} has version {version!r}; expected one from 1 to {VERSION}.")
+    for name, kind in _FIELDS.items():
         if name not in config:
             raise ValueError(f"checkpoint {str(source)!r}: {CONFIG} lacks {name}.")
+        if not isinstance(config[name], kind):
+            raise ValueError(
+                f"checkpoint {str(source)!r}: {name} in {CONFIG} is {config[name]!r}; expected a {kind.__name__}."
+            )
+    if "model_type" not in config["encoder"]:
+        raise ValueError(f"checkpoint {str(source)!r}: encoder in {CONFIG} lacks model_type.")
     return config
 
 
@@ -276,11 +285,15 @@ def _fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], source: str |
 
 def _load_reference(folder: Path, source: str | Path) -> Bundle:
     """A checkpoint of the reference: everything but the encoder's config and tokenizer is in the folder."""
-    config = json.loads((folder / REFERENCE_CONFIG).read_text("utf8"))
-    if "span_marker_mode" not in config:
-        raise ValueError(
-            f"checkpoint {str(source)!r} has no span_marker_mode in {REFERENCE_CONFIG}; expected one of GLiREL 1.x."
-        )
+    try:
+        config = json.loads((folder / REFERENCE_CONFIG).read_text("utf8"))
+    except ValueError as error:
+        raise ValueError(f"checkpoint {str(source)!r}: {REFERENCE_CONFIG} is not JSON ({error}).") from error
+    for name in ("span_marker_mode", "subtoken_pooling", "model_name"):
+        if not isinstance(config.get(name), str):
+            raise ValueError(
+                f"checkpoint {str(source)!r} has no {name} in {REFERENCE_CONFIG}; expected one of GLiREL 1.x."
+            )
     encoder = _encoder_source(folder, config["model_name"])
     if not (folder / REFERENCE_WEIGHTS).exists():
         raise FileNotFoundError(f"checkpoint {str(source)!r} lacks {REFERENCE_WEIGHTS}.")

@@ -2,13 +2,13 @@
 
 # No postponed annotations here: spaCy reads the types of factories and of initialize at run time.
 
+import json
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import srsly
 from spacy import util
 from spacy.language import Language
 from spacy.pipeline.trainable_pipe import TrainablePipe
@@ -18,7 +18,7 @@ from spacy.vocab import Vocab
 from thinc.api import Config, Model, Optimizer
 
 from ..labels import LabelsInput, RelationLabel, inverse_names, is_probability, parse_labels, plain_labels
-from ..relations import Relation
+from ..relations import Relation, require_extensions
 from ..torch_wrapper import TorchShim
 from .plan import DocumentPlan, Planner, batch_by_size
 
@@ -92,10 +92,10 @@ def make_glirel(
 ) -> "Glirel":
     """The ``glirel`` component; see ``Glirel`` for its options."""
     for label in labels or ():
-        if "${" in label or (isinstance(labels, dict) and any(mark in label for mark in ".\n")):
+        if not _fits_config(label, key=isinstance(labels, dict)):
             raise ValueError(
-                f"labels has the name {label!r}, which a spaCy config cannot hold as a key; expected a list of names, "
-                "or the labels given to set_labels of the component."
+                f"labels has the name {label!r}, which a spaCy config cannot hold; expected a list of names instead of "
+                "a dict, or the labels given to set_labels of the component."
             )
     return Glirel(
         nlp.vocab,
@@ -111,6 +111,13 @@ def make_glirel(
         loss=loss,
         scorer=scorer,
     )
+
+
+def _fits_config(name: Any, *, key: bool) -> bool:
+    """Whether a spaCy config, which is an INI file with variables, gives a label's name back as it was."""
+    if not isinstance(name, str):
+        return True  # which parse_labels rejects by a better message
+    return "${" not in name and not (key and (name != name.strip() or name[:1] in "#;" or set(name) & set(".:=\n\r[]")))
 
 
 class Glirel(TrainablePipe):
@@ -142,42 +149,32 @@ class Glirel(TrainablePipe):
         loss: Mapping[str, Any] | None = None,
         scorer: Callable | None = None,
     ) -> None:
+        require_extensions()
         self.vocab = vocab
         self.model = model
         self.name = name
         self.scorer = scorer
-        self.cfg: dict[str, Any] = {}
         self.unscored_pairs = 0
-        self.max_pair_distance = _checked_count("max_pair_distance", max_pair_distance, least=0)
-        self.batch_pieces = _checked_count("batch_pieces", batch_pieces, least=1)
+        self.set_labels(labels)
+        self.threshold = threshold
+        self.top_k = top_k
+        self.max_pair_distance = max_pair_distance
         self.span_groups = list(span_groups)
+        if _checked_limit("batch_pieces", batch_pieces, least=1) is None:
+            raise ValueError("batch_pieces is None; expected a whole number of at least 1.")
+        self.batch_pieces = batch_pieces
         self.sampling = dict(sampling or {})
         self.loss = dict(loss or {})
-        self._set("labels", labels, keep=False)
-        self._set("threshold", threshold, keep=False)
-        self._set("top_k", top_k, keep=False)
+        self._configured = self._settings()
         self._rng = random.Random(0)
         self._teacher: Any = None
         self._said: set[str] = set()
 
     # --- settings ---------------------------------------------------------------------------------------------
 
-    def _set(self, option: str, value: Any, *, keep: bool = True) -> None:
-        """Check an option and set it; ``keep``: also write it with the component, over its config."""
-        if option == "labels":
-            self._labels = None if value is None else parse_labels(value)
-        elif option == "threshold":
-            self._threshold = _checked_threshold(value)
-        else:
-            self._top_k = _checked_count("top_k", value, least=1)
-        if keep:
-            if option == "labels" and self._labels is not None:
-                value = plain_labels(self._labels)
-            self.cfg[option] = value
-
     def set_labels(self, labels: LabelsInput | None) -> None:
         """Replace the labels, in any form that the config takes."""
-        self._set("labels", labels)
+        self._labels = None if labels is None else parse_labels(labels)
 
     @property
     def threshold(self) -> float:
@@ -186,7 +183,7 @@ class Glirel(TrainablePipe):
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        self._set("threshold", value)
+        self._threshold = _checked_threshold(value)
 
     @property
     def top_k(self) -> int | None:
@@ -195,7 +192,26 @@ class Glirel(TrainablePipe):
 
     @top_k.setter
     def top_k(self, value: int | None) -> None:
-        self._set("top_k", value)
+        self._top_k = _checked_limit("top_k", value, least=1)
+
+    @property
+    def max_pair_distance(self) -> int | None:
+        """The most tokens between the starts of head and tail; None for any number."""
+        return self._max_pair_distance
+
+    @max_pair_distance.setter
+    def max_pair_distance(self, value: int | None) -> None:
+        self._max_pair_distance = _checked_limit("max_pair_distance", value, least=0)
+
+    def _settings(self) -> dict[str, Any]:
+        """What can be changed after the component is made, as JSON can hold it."""
+        return {
+            "labels": None if self._labels is None else plain_labels(self._labels),
+            "threshold": self.threshold,
+            "top_k": self.top_k,
+            "max_pair_distance": self.max_pair_distance,
+            "span_groups": list(self.span_groups),
+        }
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -229,6 +245,8 @@ class Glirel(TrainablePipe):
     def _labels_of(self, doc: Doc) -> list[RelationLabel]:
         """The labels of a document: its own, those of its context, the component's, the checkpoint's."""
         if doc._.relation_labels is not None:
+            if isinstance(doc._.relation_labels, (set, frozenset)):
+                raise ValueError("doc._.relation_labels is a set, which cannot be saved; expected a list or a dict.")
             return parse_labels(doc._.relation_labels, where="doc._.relation_labels")
         context = getattr(doc, "_context", None)
         if isinstance(context, Mapping) and context.get("glirel_labels") is not None:
@@ -263,10 +281,12 @@ class Glirel(TrainablePipe):
 
     def _plan(self, doc: Doc) -> DocumentPlan | None:
         """What has to be scored for a document; None if there is nothing."""
-        labels = self._labels_of(doc)
         planner = Planner(self.span_groups, self.max_pair_distance)
         candidates = planner.candidates(doc)
-        if len(candidates) < 2 or not labels:
+        if len(candidates) < 2:
+            return None
+        labels = self._labels_of(doc)
+        if not labels:
             return None
         return planner.plan(doc, candidates, labels, self.bundle.network, self._threshold, self._top_k)
 
@@ -389,7 +409,7 @@ class Glirel(TrainablePipe):
             for name, content in shim.codec.to_files(shim.bundle).items():
                 (folder / name).write_bytes(content)
 
-        serialize = {"cfg": lambda p: srsly.write_json(p, self.cfg), "model": write_model}
+        serialize = {"cfg": lambda p: p.write_text(self._write_cfg(), "utf8"), "model": write_model}
         util.to_disk(path, serialize, exclude)
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "Glirel":
@@ -401,22 +421,34 @@ class Glirel(TrainablePipe):
                 raise FileNotFoundError(f"{self.name!r} has no model in {folder}; expected what to_disk writes.")
             shim.bundle = shim.codec.from_folder(folder)
 
-        util.from_disk(path, {"cfg": lambda p: self._read_cfg(srsly.read_json(p)), "model": read_model}, exclude)
+        util.from_disk(path, {"cfg": lambda p: self._read_cfg(p.read_text("utf8")), "model": read_model}, exclude)
         return self
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
         """Settings and the complete network in one."""
-        return util.to_bytes({"cfg": lambda: srsly.json_dumps(self.cfg), "model": self.model.to_bytes}, exclude)
+        return util.to_bytes({"cfg": lambda: self._write_cfg().encode("utf8"), "model": self.model.to_bytes}, exclude)
 
     def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "Glirel":
         """Read what ``to_bytes`` wrote."""
-        readers = {"cfg": lambda b: self._read_cfg(srsly.json_loads(b)), "model": self.model.from_bytes}
+        readers = {"cfg": lambda b: self._read_cfg(b.decode("utf8")), "model": self.model.from_bytes}
         util.from_bytes(bytes_data, readers, exclude)
         return self
 
-    def _read_cfg(self, cfg: dict[str, Any]) -> None:
-        for option, value in cfg.items():
-            self._set(option, value)
+    def _write_cfg(self) -> str:
+        """The settings in JSON, each with the value that the config gives it."""
+        settings = self._settings()
+        return json.dumps({name: {"configured": self._configured[name], "value": settings[name]} for name in settings})
+
+    def _read_cfg(self, cfg: str) -> None:
+        """The settings that were saved, but for those that the present config gives another value than then."""
+        saved = {name: entry["value"] for name, entry in json.loads(cfg).items() if self._is_as_then(name, entry)}
+        if "labels" in saved:
+            self.set_labels(saved.pop("labels"))
+        for name, value in saved.items():
+            setattr(self, name, value)
+
+    def _is_as_then(self, name: str, entry: dict[str, Any]) -> bool:
+        return self._configured[name] == entry["configured"]
 
 
 def _checked_threshold(value: Any) -> float:
@@ -425,7 +457,7 @@ def _checked_threshold(value: Any) -> float:
     return float(value)
 
 
-def _checked_count(name: str, value: Any, *, least: int) -> Any:
+def _checked_limit(name: str, value: Any, *, least: int) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
         raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}, or None.")
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -15,20 +14,13 @@ from . import checkpoint
 def pack(
     pipeline: Path = typer.Argument(..., help="A trained spaCy pipeline with a glirel component."),
     output: Path = typer.Argument(..., help="Folder to write the checkpoint to."),
-    threshold: float = typer.Option(0.5, help="The score that shall read as 0.5 (anchored networks)."),
 ) -> None:
-    """Write the network alone, its weights in half precision (they are read back as float32).
-
-    Training shows few of the pairs that have no relation, so a threshold chosen on whole documents is not 0.5. Moving
-    the network's bias by its logit makes it so, and changes no order.
-    """
+    """Write the network alone, its weights in half precision (they are read back as float32)."""
     import spacy
 
     component = find_glirel(spacy.load(pipeline))
     if component is None:
         raise typer.BadParameter(f"{pipeline} has no glirel component.")
-    if component.bundle.kind == "anchored":
-        component.bundle.network.bias.data -= math.log(threshold / (1 - threshold))
     checkpoint.save(component.bundle, output, dtype=torch.float16)
 
 

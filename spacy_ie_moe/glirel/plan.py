@@ -16,7 +16,7 @@ from ..labels import RelationLabel
 from ..relations import Relation
 from .batch import Keep, Selected, Window
 from .candidates import Candidates, allowed_roles, find_candidates, make_pairs
-from .windows import Limits, group_labels, make_windows
+from .windows import group_labels, make_windows
 
 
 @dataclass
@@ -227,7 +227,7 @@ def _label_groups(doc: Doc, texts: Sequence[str], network: Any) -> Iterator[tupl
         )
     text = sum(map(len, network.pieces([token.text for token in doc])))
     end = 1 + special_pieces(network)
-    for group in group_labels(sizes, Limits(network.max_pieces, network.max_words), text + end):
+    for group in group_labels(sizes, limit, text + end):
         yield group, 1 + sum(sizes[index] for index in group)
 
 

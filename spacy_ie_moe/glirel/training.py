@@ -48,6 +48,14 @@ class Sampling:
     max_negatives: int | None = None
     symmetric: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        for name, least in (("max_labels", 1), ("batch_labels", 1), ("max_negatives", 0)):
+            value = getattr(self, name)
+            if (value is None and name == "max_labels") or (value is not None and value < least):
+                raise ValueError(f"sampling.{name} is {value!r}; expected at least {least}.")
+        if isinstance(self.symmetric, str):
+            raise ValueError(f"sampling.symmetric is {self.symmetric!r}; expected a list of labels.")
+
     def sample_pool(self, gold: set[str], universe: Sequence[str], rng: random.Random) -> list[str]:
         """The labels that a batch draws from: those that are gold in it and others of ``universe``."""
         if self.batch_labels is None:

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from .batch import Pieces, Window
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What fits one reading of the encoder; None: no limit.
-
-    pieces: input length with special ones. words: text length.
-    """
-
-    pieces: int | None
-    words: int | None
-
-
-def group_labels(prompts: Sequence[int], limits: Limits, room: int) -> list[np.ndarray]:
+def group_labels(prompts: Sequence[int], max_pieces: int | None, room: int) -> list[np.ndarray]:
     """Label indices in groups whose prompts fit beside the text, as even as possible.
 
-    prompts: pieces of each label with its marker. room: pieces of the text with special ones. All labels stay
+    prompts: pieces of each label with its marker. max_pieces: the encoder's longest input, special ones included;
+    None: no limit. room: pieces of the text with special ones. All labels stay
     together if they fit; otherwise a group takes at most half of the input, so that text keeps the other half.
     """
     total = sum(prompts)
-    if limits.pieces is None or total + room <= limits.pieces or total <= limits.pieces // 2:
+    if max_pieces is None or total + room <= max_pieces or total <= max_pieces // 2:
         return [np.arange(len(prompts))]
-    capacity = limits.pieces // 2
+    capacity = max_pieces // 2
     groups: list[list[int]] = [[]]
     used = 0
     share = total / -(-total // capacity)  # even groups: the last one would else be the smallest

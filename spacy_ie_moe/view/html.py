@@ -12,7 +12,7 @@ from typing import Any
 from spacy.tokens import Doc
 from spacy.util import is_in_jupyter
 
-from ..relations import check_relation
+from ..relations import check_relation, score_of
 from . import layout as geometry
 from .layout import Arc, Entity, Fragment, Layout, Piece, Segment, Word
 
@@ -119,9 +119,9 @@ def draw(doc: Doc, *, min_score: float = 0.0, colors: Mapping[str, str] | None =
     """The ``<figure>`` of one document; it needs ``STYLE`` once in the page. Arguments as of ``render``."""
     _check_options(colors, width)
     words = [Word(_printable(token.text), bool(token.whitespace_)) for token in doc]
-    relations = [relation for relation in doc._.relations if relation["score"] >= min_score]
-    for relation in relations:
+    for relation in doc._.relations:
         check_relation(doc, relation)
+    relations = [relation for relation in doc._.relations if score_of(relation) >= min_score]
     entities = _entities(doc, relations)
     arcs = _arcs(entities, relations)
     inner = width - 18  # padding and border
@@ -138,7 +138,7 @@ def _as_docs(docs: Doc | Iterable[Doc]) -> Iterable[Doc]:
 
 
 def _check_options(colors: Mapping[str, str] | None, width: int) -> None:
-    if width < MIN_WIDTH:
+    if not isinstance(width, (int, float)) or width < MIN_WIDTH:
         raise ValueError(f"width is {width!r}; expected at least {MIN_WIDTH} pixels.")
     for label, color in (colors or {}).items():
         # a colour can hold a url(), which would load something
@@ -178,7 +178,7 @@ def _arcs(entities: list[Entity], relations: Iterable[Mapping[str, Any]]) -> lis
 
 def _arc_text(relation: Mapping[str, Any]) -> str:
     label = geometry.shorten(_printable(relation["label"]), geometry.MAX_ARC_LABEL)
-    return f"{label} {relation['score']:.2f}"
+    return f"{label} {score_of(relation):.2f}"
 
 
 def _color(label: str, colors: Mapping[str, str], known: Mapping[str, str]) -> str:
@@ -228,8 +228,8 @@ def _figure(
 
 
 def _sentence(relation: Mapping[str, Any]) -> str:
-    head, tail = " ".join(relation["head_text"]), " ".join(relation["tail_text"])
-    return f"{head} → {relation['label']} → {tail} ({relation['score']:.2f})"
+    head, tail = (" ".join(relation.get(f"{side}_text", ())) for side in ("head", "tail"))
+    return f"{head} → {relation['label']} → {tail} ({score_of(relation):.2f})"
 
 
 def _way(route: list[tuple[float, float]]) -> float:
