@@ -684,6 +684,13 @@ def test_corpus_gives_lists_where_docbin_gave_tuples(corpus_file):
     assert isinstance(document.reference._.relations[0]["head_pos"], list)
 
 
+def test_own_labels_are_offered(corpus_file):
+    assert {eg.predicted._.relation_labels for eg in create_relation_corpus(corpus_file)(Pipeline())} == {None}
+    examples = list(create_relation_corpus(corpus_file, own_labels=True)(Pipeline()))
+    gold = sorted({relation["label"] for eg in examples for relation in eg.reference._.relations})
+    assert gold and all(eg.predicted._.relation_labels == gold for eg in examples)
+
+
 def test_corpus_without_gold_entities(corpus_file):
     example = next(iter(create_relation_corpus(corpus_file, gold_ents=False)(Pipeline())))
     assert not example.predicted.ents and "entities" not in example.predicted.spans

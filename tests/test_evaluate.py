@@ -131,6 +131,7 @@ def test_whole_pipeline(model: Path, data: Path, tmp_path: Path) -> None:
         "labels": {"toy_relations": ["works_at", "owns"]},
         "threshold": {"toy_relations": 0.5},
         "symmetric": [],
+        "inverse": {},
         "disabled": [],
     }
 

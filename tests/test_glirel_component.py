@@ -777,6 +777,58 @@ def test_a_saved_pipeline_is_complete_and_loads_offline(
     assert str(tmp_path) not in (tmp_path / "saved" / "glirel" / "model" / "config.json").read_text("utf8")
 
 
+def test_settings_are_saved_as_they_are(new_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    nlp = make_nlp(new_checkpoint("anchored"))
+    component = component_of(nlp)
+    component.threshold = 0.9923871755599976
+    component.max_pair_distance = 7
+    component.span_groups = ["any"]
+    component.set_labels({"zeta": {"threshold": 0}, "#x": {"threshold": 0.25}, "alpha": None})
+    nlp.to_disk(tmp_path)
+    for again in (component_of(spacy.load(tmp_path)), component_of(make_nlp(new_checkpoint("anchored")))):
+        again.from_bytes(component.to_bytes())
+        assert again.threshold == 0.9923871755599976
+        assert (again.max_pair_distance, again.span_groups) == (7, ["any"])
+        assert again.default_labels == component.default_labels
+        assert [label.threshold for label in again.default_labels] == [0, 0.25, None]
+
+
+def test_what_the_config_says_at_loading_wins(new_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    nlp = make_nlp(new_checkpoint("anchored"))
+    component_of(nlp).threshold = 0.3
+    component_of(nlp).top_k = 2
+    nlp.to_disk(tmp_path)
+    again = component_of(spacy.load(tmp_path, config={"components": {"glirel": {"threshold": 0.9}}}))
+    assert (again.threshold, again.top_k) == (0.9, 2)
+
+
+@pytest.mark.parametrize("name", ["a.b", "#x", " lead", "x=y", "x:y", "${nlp.lang}", "a\nb"])
+def test_names_that_a_config_cannot_hold_are_refused(new_checkpoint: Callable[..., Path], name: str) -> None:
+    with pytest.raises(ValueError, match="which a spaCy config cannot hold"):
+        make_nlp(new_checkpoint("anchored"), labels={name: {}})
+
+
+def test_a_set_is_no_label_list_of_a_document(new_checkpoint: Callable[..., Path]) -> None:
+    nlp = make_nlp(new_checkpoint("anchored"))
+    doc = make_doc(nlp, TEXT, ENTS)
+    doc._.relation_labels = {"founder"}
+    with pytest.raises(ValueError, match="is a set, which cannot be saved"):
+        nlp(doc)
+
+
+def test_pipe_reads_less_ahead_where_documents_have_many_entities(new_checkpoint: Callable[..., Path]) -> None:
+    nlp = make_nlp(new_checkpoint("anchored"), threshold=1.0)
+    read = []
+
+    def stream() -> Iterator[Doc]:
+        for index in range(9):
+            read.append(index)
+            yield make_doc(nlp, "alice " * 200, [(i, i + 1, "PER") for i in range(200)])
+
+    next(component_of(nlp).pipe(stream()))
+    assert len(read) == 2  # 200 * 200 pairs each
+
+
 def test_a_package_has_its_weights_inside(
     new_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def gold_in(nlp: Language) -> list[set[tuple[Any, ...]]]:
 def make_trainable(kind: str, encoder: Path, **config: Any) -> Language:
     sizes: dict[str, Any] = {"hidden_size": 48, "max_len": None} if kind == "prompt" else {"role_size": 8}
     model = {"checkpoint": None, "encoder": str(encoder), "network": kind, "settings": {**sizes, "dropout": 0.0}}
+    model.update(config.pop("model", {}))
     sampling = {"drop": False, **config.pop("sampling", {})}
     options = {"labels": None, "threshold": 0.5, **config}
     return make_nlp(NO_CHECKPOINT, sampling=sampling, model=model, **options)
@@ -158,6 +159,32 @@ def test_a_gold_label_that_was_not_initialised_is_taught_by_its_name(nlp: Langua
     for batch_labels in (None, 1):
         (shown,) = prepare(nlp, docs, ["founder"], batch_labels=batch_labels)
         assert shown[0, 1, 2, 3, "owner"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_labels": 0}, "sampling.max_labels is 0; expected at least 1"),
+        ({"max_negatives": -1}, "sampling.max_negatives is -1"),
+        ({"symmetric": "spouse"}, "sampling.symmetric is 'spouse'; expected a list"),
+    ],
+)
+def test_wrong_samplings_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Teacher(options, {}, ["founder"], random.Random(0))
+
+
+def test_a_rate_of_zero_leaves_parameters_as_they_are(encoder_folders: dict[str, Path]) -> None:
+    nlp = make_trainable("anchored", encoder_folders["bert"], model={"group_rates": {"encoder.": 0.0, "roles.": 0.0}})
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    network: Any = nlp.get_pipe("glirel").bundle.network
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    optimizer = Adam(learn_rate=0.01)
+    for _ in range(3):
+        nlp.update(examples, sgd=optimizer)
+    changed = {name for name, parameter in network.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed and not [name for name in changed if name.startswith(("encoder.", "roles."))]
 
 
 @pytest.mark.parametrize("options", [({"unheard_of": 1}, {}), ({}, {"unheard_of": 1})])

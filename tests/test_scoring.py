@@ -10,6 +10,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.vocab import Vocab
 
+from spacy_ie_moe.labels import inverse_names, parse_labels
 from spacy_ie_moe.relations import Relation, make_relation
 from spacy_ie_moe.scoring import (
     Counts,
@@ -106,6 +107,19 @@ def test_direction_matters_unless_the_label_is_symmetric() -> None:
     assert score_relations([example], symmetric=["knows"]).micro == Counts(1, 1, 1)
     both_ways = make_example(gold, [(BOB, ANN, "knows"), (ANN, BOB, "knows")])
     assert score_relations([both_ways], symmetric=["knows"]).micro == Counts(1, 0, 1)
+
+
+def test_a_relation_and_its_inverse_are_one() -> None:
+    inverse = {"employs": "works_at"}
+    gold: list[Fact] = [(ANN, ACME, "works_at"), (ACME, ANN, "employs"), (BOB, ROME, "lives_in")]
+    predicted: list[Fact] = [(ACME, ANN, "employs"), (ROME, BOB, "employs")]
+    example = make_example(gold, predicted)
+    assert score_relations([example]).micro == Counts(1, 1, 2)
+    scores = score_relations([example], inverse=inverse)
+    assert scores.micro == scores.strict == Counts(1, 1, 1)
+    assert scores.per_label["works_at"] == Counts(1, 1, 0)
+    labels = parse_labels({"works_at": {"inverse": "employs"}, "employs": {"inverse": "works_at"}})
+    assert inverse_names(labels) == inverse
 
 
 def test_strict_needs_both_entity_types() -> None:

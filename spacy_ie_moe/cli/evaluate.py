@@ -17,7 +17,7 @@ from spacy.language import Language
 from spacy.training import Example
 
 from ..corpora.reader import create_relation_corpus
-from ..labels import LabelsInput, RelationLabel, inverse_names
+from ..labels import LabelsInput, RelationLabel, inverse_names, parse_labels
 from ..pipeline import find_glirel
 from ..scoring import Counts, RelationScores, bootstrap_f1, score_relations, sort_confusion
 from .label_options import read_labels, split_names
@@ -69,14 +69,15 @@ def evaluate(
         examples = [
             example for path in data for example in create_relation_corpus(path, gold_ents=gold_ents)(nlp)
         ]
+        options = _options(nlp, given)
         settings: dict[str, Any] = {
             "model": model,
             "data": [str(path) for path in data],
             "gold_ents": gold_ents,
             "labels": _set_labels(nlp, given, _gold_labels(examples), keep_own=model != BUNDLED),
             "threshold": _set_threshold(nlp, threshold),
-            "symmetric": sorted({*split_names(symmetric), *(label.name for label in _options(nlp) if label.symmetric)}),
-            "inverse": inverse_names(_options(nlp)),
+            "symmetric": sorted({*split_names(symmetric), *(label.name for label in options if label.symmetric)}),
+            "inverse": inverse_names(options),
             "disabled": _entity_pipes(nlp) if gold_ents else [],
         }
         before = _unscored_pairs(nlp)
@@ -96,8 +97,10 @@ def evaluate(
         _fail(str(error))
 
 
-def _options(nlp: Language) -> list[RelationLabel]:
-    """The labels of the pipeline's ``glirel`` with their options."""
+def _options(nlp: Language, given: LabelsInput | None) -> list[RelationLabel]:
+    """The given labels with their options, else those of the pipeline's ``glirel``."""
+    if given is not None:
+        return parse_labels(given)
     component = find_glirel(nlp)
     return component.default_labels if component else []
 

@@ -19,11 +19,11 @@ SOURCES = {
 def data_folder() -> Path:
     """The folder of all data sets: ``$SPACY_IE_MOE_DATA``, else ``../shared/data``.
 
-    The latter is looked for beside the repository, then beside the current folder; it need not be there.
+    The latter is looked for beside the current folder, then beside the repository; it need not be there.
     """
     if root := os.environ.get(VARIABLE):
         return Path(root)
-    homes = (Path(__file__).resolve().parents[2], Path.cwd())
+    homes = (Path.cwd(), Path(__file__).resolve().parents[2])
     folders = [home.parent / "shared" / "data" for home in homes]
     return next((folder for folder in folders if folder.is_dir()), folders[-1])
 
