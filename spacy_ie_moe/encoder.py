@@ -49,14 +49,10 @@ class WordPieces:
         """
         try:
             tokenizer: Any = AutoTokenizer.from_pretrained(find_encoder(source), use_fast=True, revision=revision)
-        except ImportError as error:  # SentencePiece models are converted with libraries of their own
-            raise ImportError(
-                f"encoder {str(source)!r} has a tokenizer that needs sentencepiece and protobuf; "
-                "expected them installed: pip install 'spacy_ie_moe[deberta]'."
-            ) from error
         except Exception as error:  # of many kinds, most about what is not the matter
             raise ValueError(
-                f"encoder {str(source)!r} has no readable tokenizer ({type(error).__name__}); expected tokenizer.json."
+                f"encoder {str(source)!r} has no readable tokenizer ({type(error).__name__}); expected tokenizer.json, "
+                "or sentencepiece and protobuf to read an spm.model (pip install 'spacy_ie_moe[deberta]')."
             ) from error
         if not tokenizer.is_fast:
             raise ValueError(f"encoder {str(source)!r} has no fast tokenizer; expected one with a tokenizer.json.")

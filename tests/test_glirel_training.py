@@ -581,9 +581,12 @@ def last_loss(output: str) -> float:
     return float([row for row in rows if len(row) > 3 and row[0].isdigit() and row[1].isdigit()][-1][2])
 
 
-@pytest.mark.parametrize("name", ["glirel_mini.cfg", "glirel_paper.cfg"])
+@pytest.mark.parametrize("name", ["glirel_mini.cfg", "glirel_mini_refine.cfg", "glirel_paper.cfg"])
 def test_configs_name_components_that_are_there(name: str) -> None:
-    config = spacy.util.load_config(CONFIGS / name, overrides={"paths.train": "x.spacy", "paths.dev": "x.spacy"})
+    paths = {"paths.train": "x.spacy", "paths.dev": "x.spacy"}
+    if "refine" in name:
+        paths["paths.checkpoint"] = "glirel-mini"
+    config = spacy.util.load_config(CONFIGS / name, overrides=paths)
     nlp = spacy.util.load_model_from_config(config, auto_fill=False, validate=True)
     assert nlp.pipe_names == ["glirel"]
     assert config["components"]["glirel"]["model"]["network"] in KINDS

@@ -77,7 +77,7 @@ class AnchoredNetwork(nn.Module):
         """Label vectors [C, H], remembered while the network is not in training."""
         if self.training:
             return self._read_labels(labels)
-        if len(self._label_cache) > CACHED_LABELS:
+        if len(self._label_cache) > max(CACHED_LABELS, 2 * len(labels)):
             self._label_cache = {}
         cache = self._label_cache
         new = [label for label in dict.fromkeys(labels) if label not in cache]
