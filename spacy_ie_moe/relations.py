@@ -159,6 +159,7 @@ def _register() -> None:
 
 def require_extensions() -> None:
     """Raise ``ValueError`` if another package holds the name of one of our extensions."""
+    _register()
     for name, definition in _EXTENSIONS.items():
         default, _, getter, setter = Doc.get_extension(name)
         same = default == definition.get("default") and getter is definition.get("getter") and setter is None

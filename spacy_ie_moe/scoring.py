@@ -237,6 +237,7 @@ def score_relations(
     """
     symmetric = frozenset(symmetric)
     inverse = inverse or {}
+    turned = symmetric.union(inverse.values())
     documents: list[Counts] = []
     per_label: dict[str, Counts] = {}
     strict = entities = Counts()
@@ -258,7 +259,7 @@ def score_relations(
         entities += count_sets(_entities(reference), _entities(prediction))
         ignored = _ignored_pairs(reference)
         unrecorded += sum(
-            (head, tail) in ignored or (label in symmetric and (tail, head) in ignored)
+            (head, tail) in ignored or (label in turned and (tail, head) in ignored)
             for head, tail, label in predicted - gold
         )
     return RelationScores(documents, dict(sorted(per_label.items())), strict, entities, confusion, unrecorded)

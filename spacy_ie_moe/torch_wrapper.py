@@ -57,6 +57,11 @@ class Learning:
 
     group_rates: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for prefix, rate in self.group_rates.items():
+            if rate < 0:
+                raise ValueError(f"group_rates[{prefix!r}] is {rate!r}; expected 0 or more.")
+
     def rate(self, name: str) -> float:
         """The factor of the parameter ``name``."""
         return next((rate for prefix, rate in self.group_rates.items() if name.startswith(prefix)), 1.0)
@@ -215,7 +220,8 @@ def _adam(network: Any, learning: Learning) -> torch.optim.AdamW:
 
     groups: dict[tuple[float, bool], list[Any]] = {}
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(learning.rate(name) > 0)
+        if not learning.rate(name):
+            parameter.requires_grad_(False)
         if parameter.requires_grad:
             # Biases, norms and scalars are vectors at most: decay is for matrices.
             groups.setdefault((learning.rate(name), parameter.ndim > 1), []).append(parameter)

@@ -44,7 +44,7 @@ def test_zero_shot(test_set: tuple[str, str], tmp_path: Path) -> None:
     model, data = test_set
     output = run("zero_shot", model, data, "--dev", data, "--against", model, "--output", str(tmp_path / "o.json"))
     assert "argmax m=5" in output and "argmax m=10" not in output, "there are six labels"
-    assert "first is ahead by +0.0" in output
+    assert "first is ahead by +0.0\n" in output
     first, second = json.loads((tmp_path / "o.json").read_text("utf8"))
     assert first == second and len(first["draws"]["argmax m=5"]) == 5
 

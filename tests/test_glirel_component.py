@@ -783,14 +783,16 @@ def test_settings_are_saved_as_they_are(new_checkpoint: Callable[..., Path], tmp
     component.threshold = 0.9923871755599976
     component.max_pair_distance = 7
     component.span_groups = ["any"]
-    component.set_labels({"zeta": {"threshold": 0}, "#x": {"threshold": 0.25}, "alpha": None})
+    component.set_labels({"zeta": {"threshold": 0}, "#x": {"threshold": 0.25}, "alpha": None, "US$ amount": None})
     nlp.to_disk(tmp_path)
-    for again in (component_of(spacy.load(tmp_path)), component_of(make_nlp(new_checkpoint("anchored")))):
+    plain = spacy.blank("en").add_pipe("glirel", config={"model": {"checkpoint": str(new_checkpoint("anchored"))}})
+    loaded: list[Any] = [component_of(spacy.load(tmp_path)), component_of(make_nlp(new_checkpoint("anchored"))), plain]
+    for again in loaded:
         again.from_bytes(component.to_bytes())
         assert again.threshold == 0.9923871755599976
         assert (again.max_pair_distance, again.span_groups) == (7, ["any"])
         assert again.default_labels == component.default_labels
-        assert [label.threshold for label in again.default_labels] == [0, 0.25, None]
+        assert [label.threshold for label in again.default_labels] == [0, 0.25, None, None]
 
 
 def test_what_the_config_says_at_loading_wins(new_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
@@ -802,9 +804,9 @@ def test_what_the_config_says_at_loading_wins(new_checkpoint: Callable[..., Path
     assert (again.threshold, again.top_k) == (0.9, 2)
 
 
-@pytest.mark.parametrize("name", ["a.b", "#x", " lead", "x=y", "x:y", "${nlp.lang}", "a\nb"])
+@pytest.mark.parametrize("name", ["a.b", "#x", " lead", "x=y", "x:y", "US$ amount", "a\nb"])
 def test_names_that_a_config_cannot_hold_are_refused(new_checkpoint: Callable[..., Path], name: str) -> None:
-    with pytest.raises(ValueError, match="which a spaCy config cannot hold"):
+    with pytest.raises(ValueError, match="a spaCy config cannot hold"):
         make_nlp(new_checkpoint("anchored"), labels={name: {}})
 
 

@@ -164,7 +164,7 @@ def test_a_gold_label_that_was_not_initialised_is_taught_by_its_name(nlp: Langua
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_labels": 0}, "sampling.max_labels is 0; expected at least 1"),
+        ({"max_labels": 0}, "sampling.max_labels is 0; expected a whole number"),
         ({"max_negatives": -1}, "sampling.max_negatives is -1"),
         ({"symmetric": "spouse"}, "sampling.symmetric is 'spouse'; expected a list"),
     ],

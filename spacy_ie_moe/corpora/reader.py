@@ -14,7 +14,7 @@ from spacy.training import Example
 from spacy.util import logger
 from spacy.vocab import Vocab
 
-from ..relations import check_relation
+from ..relations import check_relation, require_extensions
 from .conversion import SPAN_KEY
 
 
@@ -65,6 +65,7 @@ class RelationCorpus:
         for name, value in (("max_length", max_length), ("limit", limit)):
             if value < 0:
                 raise ValueError(f"{name} is {value}; expected 0 (no limit) or more.")
+        require_extensions()
         self.path = Path(path)
         self.gold_ents = gold_ents
         self.max_length = max_length

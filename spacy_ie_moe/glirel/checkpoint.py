@@ -229,7 +229,7 @@ def _read_config(content: bytes, source: str | Path) -> dict[str, Any]:
     for name, kind in _FIELDS.items():
         if name not in config:
             raise ValueError(f"checkpoint {str(source)!r}: {CONFIG} lacks {name}.")
-        if not isinstance(config[name], kind):
+        if not isinstance(config[name], kind) or isinstance(config[name], bool):
             raise ValueError(
                 f"checkpoint {str(source)!r}: {name} in {CONFIG} is {config[name]!r}; expected a {kind.__name__}."
             )
@@ -290,7 +290,7 @@ def _load_reference(folder: Path, source: str | Path) -> Bundle:
     except ValueError as error:
         raise ValueError(f"checkpoint {str(source)!r}: {REFERENCE_CONFIG} is not JSON ({error}).") from error
     for name in ("span_marker_mode", "subtoken_pooling", "model_name"):
-        if not isinstance(config.get(name), str):
+        if not isinstance(config, dict) or not isinstance(config.get(name), str):
             raise ValueError(
                 f"checkpoint {str(source)!r} has no {name} in {REFERENCE_CONFIG}; expected one of GLiREL 1.x."
             )

@@ -33,6 +33,9 @@ READ_AHEAD = 256
 READ_AHEAD_PAIRS = 2**16
 """Pairs of entities after which it reads no further: each may become many relations, held until their turn."""
 
+SETTINGS: dict[str, Any] = {"labels": None, "threshold": 0.5, "top_k": 1, "max_pair_distance": None, "span_groups": []}
+"""What can be changed after a component is made, with the defaults."""
+
 DEFAULT_CONFIG = """
 [glirel]
 labels = null
@@ -91,11 +94,17 @@ def make_glirel(
     scorer: Callable | None,
 ) -> "Glirel":
     """The ``glirel`` component; see ``Glirel`` for its options."""
-    for label in labels or ():
-        if not _fits_config(label, key=isinstance(labels, dict)):
+    for text in _texts(labels or ()):
+        if "$" in text:
             raise ValueError(
-                f"labels has the name {label!r}, which a spaCy config cannot hold; expected a list of names instead of "
-                "a dict, or the labels given to set_labels of the component."
+                f"labels has {text!r}, whose $ a spaCy config cannot hold; expected the labels given to set_labels of "
+                "the component instead."
+            )
+    for label in labels if isinstance(labels, dict) else ():
+        if isinstance(label, str) and not _fits_config(label):
+            raise ValueError(
+                f"labels has the name {label!r}, which a spaCy config cannot hold as a key; expected a list of names, "
+                "or the labels given to set_labels of the component."
             )
     return Glirel(
         nlp.vocab,
@@ -113,11 +122,20 @@ def make_glirel(
     )
 
 
-def _fits_config(name: Any, *, key: bool) -> bool:
-    """Whether a spaCy config, which is an INI file with variables, gives a label's name back as it was."""
-    if not isinstance(name, str):
-        return True  # which parse_labels rejects by a better message
-    return "${" not in name and not (key and (name != name.strip() or name[:1] in "#;" or set(name) & set(".:=\n\r[]")))
+def _fits_config(name: str) -> bool:
+    """Whether a spaCy config, which is an INI file, gives a key back as it was."""
+    return name == name.strip() and name[:1] not in "#;" and not set(name) & set(".:=\n\r[]")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings in nested lists and dicts."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value.keys(), *value.values()])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
 
 
 class Glirel(TrainablePipe):
@@ -440,15 +458,15 @@ class Glirel(TrainablePipe):
         return json.dumps({name: {"configured": self._configured[name], "value": settings[name]} for name in settings})
 
     def _read_cfg(self, cfg: str) -> None:
-        """The settings that were saved, but for those that the present config gives another value than then."""
-        saved = {name: entry["value"] for name, entry in json.loads(cfg).items() if self._is_as_then(name, entry)}
+        """The settings that were saved, but for those that the present config sets to something else than then."""
+        saved = {name: entry["value"] for name, entry in json.loads(cfg).items() if not self._is_override(name, entry)}
         if "labels" in saved:
             self.set_labels(saved.pop("labels"))
         for name, value in saved.items():
             setattr(self, name, value)
 
-    def _is_as_then(self, name: str, entry: dict[str, Any]) -> bool:
-        return self._configured[name] == entry["configured"]
+    def _is_override(self, name: str, entry: dict[str, Any]) -> bool:
+        return self._configured[name] not in (entry["configured"], SETTINGS[name])
 
 
 def _checked_threshold(value: Any) -> float:

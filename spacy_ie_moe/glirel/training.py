@@ -51,9 +51,11 @@ class Sampling:
     def __post_init__(self) -> None:
         for name, least in (("max_labels", 1), ("batch_labels", 1), ("max_negatives", 0)):
             value = getattr(self, name)
-            if (value is None and name == "max_labels") or (value is not None and value < least):
-                raise ValueError(f"sampling.{name} is {value!r}; expected at least {least}.")
-        if isinstance(self.symmetric, str):
+            if value is None and name != "max_labels":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"sampling.{name} is {value!r}; expected a whole number of at least {least}.")
+        if isinstance(self.symmetric, str) or not all(isinstance(label, str) for label in self.symmetric or ()):
             raise ValueError(f"sampling.symmetric is {self.symmetric!r}; expected a list of labels.")
 
     def sample_pool(self, gold: set[str], universe: Sequence[str], rng: random.Random) -> list[str]:
