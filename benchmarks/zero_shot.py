@@ -21,8 +21,9 @@ import numpy as np
 import spacy
 import typer
 from spacy.language import Language
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc
 
+from spacy_ie_moe.corpora.reader import read_docs
 from spacy_ie_moe.scoring import score_classification
 
 SYMMETRIC = {"sibling", "spouse", "said to be the same as"}
@@ -58,7 +59,7 @@ class Scores:
 
 def read(nlp: Language, path: Path) -> list[Doc]:
     """The documents of a file; each has one gold relation."""
-    return list(DocBin(store_user_data=True).from_disk(path).get_docs(nlp.vocab))
+    return list(read_docs(path, nlp.vocab))
 
 
 def labels_of(references: list[Doc]) -> list[str]:

@@ -17,7 +17,7 @@ from .conftest import make_doc, make_nlp
 
 
 @pytest.fixture
-def test_set(new_checkpoint: Callable[..., Path], tmp_path: Path) -> tuple[str, str]:
+def labelled(new_checkpoint: Callable[..., Path], tmp_path: Path) -> tuple[str, str]:
     """A checkpoint, and sentences with a gold relation each, of six labels."""
     folder = new_checkpoint("anchored")
     nlp = make_nlp(folder)
@@ -40,8 +40,8 @@ def run(module: str, *arguments: str) -> str:
     return result.output
 
 
-def test_zero_shot(test_set: tuple[str, str], tmp_path: Path) -> None:
-    model, data = test_set
+def test_zero_shot(labelled: tuple[str, str], tmp_path: Path) -> None:
+    model, data = labelled
     output = run("zero_shot", model, data, "--dev", data, "--against", model, "--output", str(tmp_path / "o.json"))
     assert "argmax m=5" in output and "argmax m=10" not in output, "there are six labels"
     assert "first is ahead by +0.0\n" in output
@@ -49,11 +49,11 @@ def test_zero_shot(test_set: tuple[str, str], tmp_path: Path) -> None:
     assert first == second and len(first["draws"]["argmax m=5"]) == 5
 
 
-def test_all_pairs(test_set: tuple[str, str]) -> None:
-    model, data = test_set
+def test_all_pairs(labelled: tuple[str, str]) -> None:
+    model, data = labelled
     assert "12 gold relations" in run("all_pairs", model, data, "--dev", data)
 
 
-def test_label_order_does_not_matter_where_labels_are_read_apart(test_set: tuple[str, str]) -> None:
-    output = run("label_order", *test_set, "--orders", "2")
+def test_label_order_does_not_matter_where_labels_are_read_apart(labelled: tuple[str, str]) -> None:
+    output = run("label_order", *labelled, "--orders", "2")
     assert "another best label: 0.00 %" in output

@@ -41,11 +41,11 @@ def collect(spans: Iterable[Span]) -> Candidates:
     )
 
 
-def find_candidates(doc: Doc, span_groups: Sequence[str]) -> Candidates:
-    """The candidates of a document: of its named span groups, or else its entities. Missing groups are empty."""
+def find_spans(doc: Doc, span_groups: Sequence[str]) -> list[Span]:
+    """The spans of a document's named groups, or else its entities. Missing groups are empty."""
     if not span_groups:
-        return collect(doc.ents)
-    return collect(span for name in span_groups if name in doc.spans for span in doc.spans[name])
+        return list(doc.ents)
+    return [span for name in span_groups if name in doc.spans for span in doc.spans[name]]
 
 
 def allowed_roles(candidates: Candidates, labels: Sequence[RelationLabel]) -> tuple[np.ndarray, np.ndarray]:

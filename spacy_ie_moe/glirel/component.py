@@ -20,6 +20,7 @@ from thinc.api import Config, Model, Optimizer
 from ..labels import LabelsInput, RelationLabel, inverse_names, is_probability, parse_labels, plain_labels
 from ..relations import Relation, require_extensions
 from ..torch_wrapper import TorchShim
+from .candidates import find_spans
 from .plan import DocumentPlan, Planner, batch_by_size
 
 if TYPE_CHECKING:
@@ -33,10 +34,7 @@ READ_AHEAD = 256
 READ_AHEAD_PAIRS = 2**16
 """Pairs of entities after which it reads no further: each may become many relations, held until their turn."""
 
-SETTINGS: dict[str, Any] = {"labels": None, "threshold": 0.5, "top_k": 1, "max_pair_distance": None, "span_groups": []}
-"""What can be changed after a component is made, with the defaults."""
-
-DEFAULT_CONFIG = """
+DEFAULTS: dict[str, Any] = Config().from_str("""
 [glirel]
 labels = null
 threshold = 0.5
@@ -69,14 +67,14 @@ checkpoint = "glirel-mini"
 revision = null
 precision = "float32"
 device = null
-"""
+""")["glirel"]
 
 
 @Language.factory(
     "glirel",
     assigns=["doc._.relations"],
     requires=["doc.ents"],
-    default_config=Config().from_str(DEFAULT_CONFIG)["glirel"],
+    default_config=DEFAULTS,
     default_score_weights={"rel_micro_f": 1.0, "rel_macro_f": 0.0, "rel_micro_p": 0.0, "rel_micro_r": 0.0},
 )
 def make_glirel(
@@ -351,8 +349,7 @@ class Glirel(TrainablePipe):
             if doc is None:
                 break
             docs.append(doc)
-            groups = [doc.spans[name] for name in self.span_groups if name in doc.spans]
-            pairs += (sum(map(len, groups)) if self.span_groups else len(doc.ents)) ** 2
+            pairs += len(find_spans(doc, self.span_groups)) ** 2
         return docs
 
     # --- training ---------------------------------------------------------------------------------------------
@@ -466,7 +463,7 @@ class Glirel(TrainablePipe):
             setattr(self, name, value)
 
     def _is_override(self, name: str, entry: dict[str, Any]) -> bool:
-        return self._configured[name] not in (entry["configured"], SETTINGS[name])
+        return self._configured[name] not in (entry["configured"], DEFAULTS[name])
 
 
 def _checked_threshold(value: Any) -> float:

@@ -15,7 +15,7 @@ from spacy.tokens import Doc
 from ..labels import RelationLabel
 from ..relations import Relation
 from .batch import Keep, Selected, Window
-from .candidates import Candidates, allowed_roles, find_candidates, make_pairs
+from .candidates import Candidates, allowed_roles, collect, find_spans, make_pairs
 from .windows import group_labels, make_windows
 
 
@@ -149,7 +149,7 @@ class Planner:
 
     def candidates(self, doc: Doc) -> Candidates:
         """The spans of a document that may be related."""
-        return find_candidates(doc, self.span_groups)
+        return collect(find_spans(doc, self.span_groups))
 
     def plan(
         self,

@@ -55,7 +55,7 @@ class Sampling:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"sampling.{name} is {value!r}; expected a whole number of at least {least}.")
-        if isinstance(self.symmetric, str) or not all(isinstance(label, str) for label in self.symmetric or ()):
+        if not isinstance(self.symmetric, (list, tuple)) or not all(isinstance(name, str) for name in self.symmetric):
             raise ValueError(f"sampling.symmetric is {self.symmetric!r}; expected a list of labels.")
 
     def sample_pool(self, gold: set[str], universe: Sequence[str], rng: random.Random) -> list[str]:
