@@ -38,6 +38,7 @@ setup(
         "transformer": ["spacy-transformers>=1.4,<1.5"],
         "cuda12x": ["cupy-cuda12x>=13"],
         "cuda13x": ["cupy-cuda13x>=13.6"],
+        "report": ["matplotlib>=3.7"],
         "deberta": ["sentencepiece>=0.2", "protobuf>=4"],
         "test": ["pytest>=8", "hypothesis>=6.100"],
         "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
@@ -46,15 +47,21 @@ setup(
         "console_scripts": ["spacy-ie-moe = spacy_ie_moe.cli:main"],
         "spacy_factories": [
             "glirel = spacy_ie_moe.glirel.component:make_glirel",
+            "gmoe_rte = spacy_ie_moe.gmoe_rte.component:make_gmoe_rte",
         ],
         "spacy_architectures": [
             "spacy_ie_moe.GLiREL.v1 = spacy_ie_moe.glirel.architecture:build_glirel",
+            "spacy_ie_moe.GMoERTE.v1 = spacy_ie_moe.gmoe_rte.architecture:build_gmoe_rte",
+            "spacy_ie_moe.SentenceEncoder.v1 = spacy_ie_moe.gmoe_rte.encoders:build_sentence_encoder",
+            "spacy_ie_moe.Tok2VecSentences.v1 = spacy_ie_moe.gmoe_rte.encoders:build_tok2vec_sentences",
+            "spacy_ie_moe.TransformerSentences.v1 = spacy_ie_moe.gmoe_rte.encoders:build_transformer_sentences",
         ],
         "spacy_readers": [
             "spacy_ie_moe.RelationCorpus.v1 = spacy_ie_moe.corpora.reader:create_relation_corpus",
         ],
         "spacy_scorers": [
             "spacy_ie_moe.relation_scorer.v1 = spacy_ie_moe.scoring:make_relation_scorer",
+            "spacy_ie_moe.triplet_scorer.v1 = spacy_ie_moe.triplet_scoring:make_triplet_scorer",
         ],
         "thinc_schedules": [
             "spacy_ie_moe.warmup_cosine.v1 = spacy_ie_moe.torch_wrapper:warmup_cosine",

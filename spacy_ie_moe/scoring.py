@@ -22,7 +22,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from .relations import check_relation, relation_key
@@ -245,7 +245,7 @@ def score_relations(
     unrecorded = 0
     for example in examples:
         reference, prediction = example.reference, example.predicted
-        _check_same_text(reference, prediction)
+        check_same_text(reference, prediction)
         gold = relation_triples(reference, symmetric=symmetric, inverse=inverse)
         predicted = relation_triples(prediction, symmetric=symmetric, inverse=inverse)
         documents.append(count_sets(gold, predicted))
@@ -256,7 +256,7 @@ def score_relations(
             relation_triples(reference, symmetric=symmetric, inverse=inverse, strict=True),
             relation_triples(prediction, symmetric=symmetric, inverse=inverse, strict=True),
         )
-        entities += count_sets(_entities(reference), _entities(prediction))
+        entities += count_sets(entity_set(reference, reference.ents), entity_set(prediction, prediction.ents))
         ignored = _ignored_pairs(reference)
         unrecorded += sum(
             (head, tail) in ignored or (label in turned and (tail, head) in ignored)
@@ -368,9 +368,10 @@ def _boundaries(doc: Doc) -> list[int]:
     return list(accumulate((len(_squeeze(token.text)) for token in doc), initial=0))
 
 
-def _entities(doc: Doc) -> set[tuple[int, int, str]]:
+def entity_set(doc: Doc, spans: Iterable[Span]) -> set[tuple[int, int, str]]:
+    """Start, end and type of spans of ``doc``; offsets count non-whitespace characters."""
     offsets = _boundaries(doc)
-    return {(offsets[span.start], offsets[span.end], span.label_) for span in doc.ents}
+    return {(offsets[span.start], offsets[span.end], span.label_) for span in spans}
 
 
 def _ignored_pairs(doc: Doc) -> set[tuple[tuple[int, int], tuple[int, int]]]:
@@ -380,7 +381,8 @@ def _ignored_pairs(doc: Doc) -> set[tuple[tuple[int, int], tuple[int, int]]]:
     return {((start, end), (tail_start, tail_end)) for start, end, tail_start, tail_end in pairs}
 
 
-def _check_same_text(reference: Doc, predicted: Doc) -> None:
+def check_same_text(reference: Doc, predicted: Doc) -> None:
+    """Raise ``ValueError`` unless both are the same text, white space aside."""
     if _squeeze(reference.text) != _squeeze(predicted.text):
         raise ValueError(
             f"reference {reference.text[:40]!r} and prediction {predicted.text[:40]!r} are different texts; "

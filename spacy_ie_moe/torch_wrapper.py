@@ -183,16 +183,38 @@ class TorchShim(Shim):
 
 
 def wrap_network(
-    name: str, codec: Codec, *, learning: Learning | None = None, device: str | None = None
+    name: str,
+    codec: Codec,
+    *,
+    learning: Learning | None = None,
+    device: str | None = None,
+    convert_inputs: Callable | None = None,
+    convert_outputs: Callable | None = None,
 ) -> Model:
-    """A thinc model over a network. Input: what the network reads; output: what it predicts, or its logits."""
+    """A thinc model over a network. Input: what the network reads; output: what it predicts, or its logits.
+
+    convert_inputs, convert_outputs: as ``thinc.api.PyTorchWrapper`` has them; by default the input is the network's
+    only argument and needs no gradient, and the output in training is a list of tensors.
+    """
     return Model(
         name,
         forward,
-        attrs={"convert_inputs": _to_arguments, "convert_outputs": _to_arrays},
+        attrs={"convert_inputs": convert_inputs or _to_arguments, "convert_outputs": convert_outputs or _to_arrays},
         shims=[TorchShim(codec, learning or Learning(), device)],
         dims={"nI": None, "nO": None},
     )
+
+
+def clip_gradients(model: Model, max_norm: float) -> None:
+    """Clip the gradients of all networks in a thinc model by the norm over all of them.
+
+    A network clips its own in ``finish_update``, which changes nothing after this.
+    """
+    import torch
+
+    shims = [shim for node in model.walk() for shim in node.shims if isinstance(shim, TorchShim)]
+    parameters = [parameter for shim in shims if shim.loaded for parameter in shim.bundle.network.parameters()]
+    torch.nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
 def _to_arguments(model: Model, inputs: Any, is_train: bool) -> tuple[ArgsKwargs, Callable]:

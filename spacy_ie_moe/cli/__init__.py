@@ -7,16 +7,18 @@ import typer
 from .convert import convert
 from .evaluate import evaluate
 from .extract import extract
+from .fetch import fetch
 
 app = typer.Typer(
     name="spacy-ie-moe",
-    help="Relations from text: extract them, convert corpora, score models.",
+    help="Relations from text: extract them, fetch and convert corpora, score models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.command()(extract)
 app.command()(convert)
 app.command()(evaluate)
+app.command()(fetch)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import typer
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
-from ..corpora import fewrel, knowledgenet, re_docred, spert
+from ..corpora import dygie, fewrel, knowledgenet, re_docred, spert
 from ..corpora.conversion import ConversionReport, LabelChoice, Part, load_names
 from ..corpora.location import find_file
 
@@ -32,6 +32,7 @@ FORMATS = {
     "fewrel": Format(fewrel.read, frozenset({"per_relation"})),
     "re-docred": Format(re_docred.read, frozenset({"unit", "mentions"})),
     "knowledgenet": Format(knowledgenet.read, frozenset({"folds"})),
+    "dygie": Format(dygie.read, frozenset({"unit"})),
 }
 
 
@@ -62,7 +63,7 @@ def convert(
     ] = None,
     folds: Annotated[str | None, typer.Option(help="knowledgenet: the folds to convert, for example 1,2,3.")] = None,
     unit: Annotated[
-        str | None, typer.Option(help="re-docred: one Doc for each 'document' (default) or 'sentence'.")
+        str | None, typer.Option(help="re-docred, dygie: one Doc for each 'document' (default) or 'sentence'.")
     ] = None,
     mentions: Annotated[
         str | None,
@@ -74,7 +75,7 @@ def convert(
 ) -> None:
     """Convert a published relation corpus to a .spacy file, and print what was converted and what was not.
 
-    Parts of the same file, made with the same seed, share no text (no document in re-docred and knowledgenet)
+    Parts of the same file, made with the same seed, share no text (no document in re-docred, knowledgenet and dygie)
     if their slices do not overlap.
     """
     try:

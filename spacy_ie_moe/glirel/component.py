@@ -2,7 +2,6 @@
 
 # No postponed annotations here: spaCy reads the types of factories and of initialize at run time.
 
-import json
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ from thinc.api import Config, Model, Optimizer
 
 from ..labels import LabelsInput, RelationLabel, inverse_names, is_probability, parse_labels, plain_labels
 from ..relations import Relation, require_extensions
+from ..saved_settings import SavedSettings
+from ..streaming import annotate
 from ..torch_wrapper import TorchShim
 from .candidates import find_spans
 from .plan import DocumentPlan, Planner, batch_by_size
@@ -181,7 +182,7 @@ class Glirel(TrainablePipe):
         self.batch_pieces = batch_pieces
         self.sampling = dict(sampling or {})
         self.loss = dict(loss or {})
-        self._configured = self._settings()
+        self._saved = SavedSettings(DEFAULTS, self._settings())
         self._rng = random.Random(0)
         self._teacher: Any = None
         self._said: set[str] = set()
@@ -325,20 +326,8 @@ class Glirel(TrainablePipe):
         If a batch fails its documents are tried one by one, so that one bad document costs no other.
         """
         documents = iter(stream)
-        handle = self.get_error_handler()
         while docs := self._read_ahead(documents, min(batch_size, READ_AHEAD)):
-            try:
-                self.set_annotations(docs, self.predict(docs))
-            except Exception:
-                for doc in docs:
-                    try:
-                        self.set_annotations([doc], self.predict([doc]))
-                    except Exception as error:
-                        handle(self.name, self, [doc], error)
-                    else:
-                        yield doc
-            else:
-                yield from docs
+            yield from annotate(self, docs)
 
     def _read_ahead(self, documents: Iterator[Doc], limit: int) -> list[Doc]:
         """The next documents: at most ``limit``, fewer where they have many entities."""
@@ -424,7 +413,7 @@ class Glirel(TrainablePipe):
             for name, content in shim.codec.to_files(shim.bundle).items():
                 (folder / name).write_bytes(content)
 
-        serialize = {"cfg": lambda p: p.write_text(self._write_cfg(), "utf8"), "model": write_model}
+        serialize = {"cfg": lambda p: p.write_text(self._saved.write(self._settings()), "utf8"), "model": write_model}
         util.to_disk(path, serialize, exclude)
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "Glirel":
@@ -436,34 +425,26 @@ class Glirel(TrainablePipe):
                 raise FileNotFoundError(f"{self.name!r} has no model in {folder}; expected what to_disk writes.")
             shim.bundle = shim.codec.from_folder(folder)
 
-        util.from_disk(path, {"cfg": lambda p: self._read_cfg(p.read_text("utf8")), "model": read_model}, exclude)
+        util.from_disk(path, {"cfg": lambda p: self._read_settings(p.read_text("utf8")), "model": read_model}, exclude)
         return self
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
         """Settings and the complete network in one."""
-        return util.to_bytes({"cfg": lambda: self._write_cfg().encode("utf8"), "model": self.model.to_bytes}, exclude)
+        settings = self._saved.write(self._settings()).encode("utf8")
+        return util.to_bytes({"cfg": lambda: settings, "model": self.model.to_bytes}, exclude)
 
     def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "Glirel":
         """Read what ``to_bytes`` wrote."""
-        readers = {"cfg": lambda b: self._read_cfg(b.decode("utf8")), "model": self.model.from_bytes}
+        readers = {"cfg": lambda b: self._read_settings(b.decode("utf8")), "model": self.model.from_bytes}
         util.from_bytes(bytes_data, readers, exclude)
         return self
 
-    def _write_cfg(self) -> str:
-        """The settings in JSON, each with the value that the config gives it."""
-        settings = self._settings()
-        return json.dumps({name: {"configured": self._configured[name], "value": settings[name]} for name in settings})
-
-    def _read_cfg(self, cfg: str) -> None:
-        """The settings that were saved, but for those that the present config sets to something else than then."""
-        saved = {name: entry["value"] for name, entry in json.loads(cfg).items() if not self._is_override(name, entry)}
+    def _read_settings(self, text: str) -> None:
+        saved = self._saved.read(text)
         if "labels" in saved:
             self.set_labels(saved.pop("labels"))
         for name, value in saved.items():
             setattr(self, name, value)
-
-    def _is_override(self, name: str, entry: dict[str, Any]) -> bool:
-        return self._configured[name] not in (entry["configured"], DEFAULTS[name])
 
 
 def _checked_threshold(value: Any) -> float:

