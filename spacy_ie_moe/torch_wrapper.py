@@ -136,7 +136,8 @@ class TorchShim(Shim):
         outputs = network(*inputs.args, **inputs.kwargs)
 
         def backprop(grads: ArgsKwargs) -> ArgsKwargs:
-            torch.autograd.backward(*grads.args, **grads.kwargs)
+            if self._adam is not None:  # else all of it is frozen
+                torch.autograd.backward(*grads.args, **grads.kwargs)
             return ArgsKwargs(args=(), kwargs={})
 
         return outputs, backprop
@@ -147,7 +148,7 @@ class TorchShim(Shim):
 
         network = self.bundle.network
         if self._adam is None:
-            return  # no batch had anything to learn from yet
+            return  # no batch had anything to learn from yet, or all of it is frozen
         if optimizer.grad_clip:
             torch.nn.utils.clip_grad_norm_(network.parameters(), optimizer.grad_clip)
         for group in self._adam.param_groups:
@@ -236,8 +237,11 @@ def _to_arrays(model: Model, x_and_y: tuple[Any, Any], is_train: bool) -> tuple[
     return [tensor.detach().cpu().numpy() for tensor in tensors], backprop
 
 
-def _adam(network: Any, learning: Learning) -> torch.optim.AdamW:
-    """AdamW with a group for each learning rate, with and without decay; parameters of rate 0 need no gradient."""
+def _adam(network: Any, learning: Learning) -> torch.optim.AdamW | None:
+    """AdamW with a group for each learning rate, with and without decay; parameters of rate 0 need no gradient.
+
+    None where no parameter is left.
+    """
     import torch
 
     groups: dict[tuple[float, bool], list[Any]] = {}
@@ -247,6 +251,8 @@ def _adam(network: Any, learning: Learning) -> torch.optim.AdamW:
         if parameter.requires_grad:
             # Biases, norms and scalars are vectors at most: decay is for matrices.
             groups.setdefault((learning.rate(name), parameter.ndim > 1), []).append(parameter)
+    if not groups:
+        return None
     return torch.optim.AdamW(
         [{"params": params, "rate": rate, "decays": decays} for (rate, decays), params in groups.items()],
         fused=True,

@@ -60,7 +60,10 @@ def read_triplet_files(files: Mapping[str, bytes], source: str | Path = "") -> T
         schema = Schema(**{name: tuple(values) for name, values in config["schema"].items()})
     except TypeError as error:
         raise ValueError(f"checkpoint {str(source)!r}: schema in {CONFIG} is damaged ({error}).") from error
-    bundle = new_triplet_network(config["width"], schema, config["settings"])
+    try:
+        bundle = new_triplet_network(config["width"], schema, config["settings"])
+    except TypeError as error:
+        raise ValueError(f"checkpoint {str(source)!r}: settings in {CONFIG} are damaged ({error}).") from error
     if config["stripped"]:
         bundle.network.strip_auxiliary()
     read_weights(bundle.network, files, source)

@@ -135,7 +135,7 @@ class _DocumentPieces:
         self.pieces = hidden.reshape(-1, hidden.shape[-1])
         self.lengths = output.align.lengths
         self.index = output.align.dataXd.reshape(-1) if n_words else ops.alloc1i(0)
-        self.words, self._backprop_mean = ops.reduce_mean(self.pieces[self.index], self.lengths), None
+        self.words = ops.reduce_mean(self.pieces[self.index], self.lengths)
         self.d_words = ops.xp.zeros_like(self.words)
         self.d_pieces = ops.xp.zeros_like(self.pieces)
 
@@ -163,7 +163,7 @@ class _DocumentPieces:
             self.ops.scatter_add(self.d_pieces, self.index, d_taken)
         d_hidden = (self.d_pieces * factor).reshape(self.shape)
         return type(self.output)(
-            tokens=self.output.tokens if hasattr(self.output, "tokens") else self.output.wordpieces,
+            wordpieces=self.output.wordpieces,
             model_output=ModelOutput(last_hidden_state=d_hidden),
             align=self.output.align,
         )

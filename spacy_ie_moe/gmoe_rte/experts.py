@@ -54,6 +54,7 @@ class RTENetwork(nn.Module):
         if missing := set(self.backbone.reads) - {*tasks, TRIPLETS}:
             raise ValueError(f"the backbone reads the stream {min(missing)!r}; expected a mixture that has it.")
         self.experts: Any = nn.ModuleDict({task: self.backbone.make_expert(task) for task in tasks})
+        self.is_stripped = False  # of its experts' networks, so that it can only predict
         self._rng = np.random.default_rng(seed)
 
     def forward(self, features: Features, gold: Sequence[Extraction]) -> dict[str, Tensor]:
@@ -81,14 +82,10 @@ class RTENetwork(nn.Module):
 
     def strip_auxiliary(self) -> None:
         """Drop what prediction does not need: ER-Net and RE-Net, and a mixture in which no expert is heard."""
+        self.is_stripped = self.is_stripped or len(self.experts) > 0
         self.experts = nn.ModuleDict()
         if self.mixture is not None and not self.mixture.layers and self.backbone.reads == (TRIPLETS,):
             self.mixture = None
-
-    @property
-    def is_stripped(self) -> bool:
-        """Whether it can only predict."""
-        return self.mixture is not None and not self.experts
 
     def _streams(self, features: Features) -> dict[str, Features]:
         if self.mixture is None:

@@ -25,7 +25,8 @@ class Features:
     @cached_property
     def sentence_rows(self) -> np.ndarray:
         """[B] the row of each sentence's own vector; its words follow."""
-        return np.concatenate([[0], np.cumsum(self.lengths + 1)[:-1]]).astype(np.int64)
+        rows = (self.lengths + 1).astype(np.int64)
+        return np.cumsum(rows) - rows
 
     @cached_property
     def owner(self) -> Tensor:

@@ -38,9 +38,12 @@ class SentenceEncoder(nn.Module):
     weights, which CPUs with AVX512-BF16 do faster.
     """
 
-    def __init__(self, encoder_config: dict[str, Any], pieces: WordPieces, *, mixed_precision: bool = False) -> None:
+    def __init__(
+        self, encoder_config: dict[str, Any], pieces: WordPieces, *, mixed_precision: bool = False, layers: int = 1
+    ) -> None:
         super().__init__()
         self.pieces = pieces
+        self.layers = layers
         self.mixed_precision = mixed_precision
         self.encoder = build_encoder(encoder_config)
         limit = max_pieces(self.encoder.config)
@@ -53,6 +56,8 @@ class SentenceEncoder(nn.Module):
 
     def forward(self, sentences: Sequence[Sequence[str]]) -> Tensor:
         """[N, d] the rows of ``Features``: of each sentence its own vector, then those of its words."""
+        if not len(sentences):
+            return torch.zeros(0, self.width, device=self.encoder.device)
         lengths = np.array([len(words) for words in sentences], dtype=np.int64)
         first = np.concatenate([[0], np.cumsum(lengths + 1)[:-1]]).astype(np.int64)
         windows = list(self._windows(sentences))
@@ -89,7 +94,7 @@ class SentenceEncoder(nn.Module):
             ends.append(bounds[1:][window.own])
         device = self.encoder.device
         ids_there, mask_there = torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
-        hidden = read(self.encoder, ids_there, mask_there, mixed_precision=self.mixed_precision)
+        hidden = read(self.encoder, ids_there, mask_there, mixed_precision=self.mixed_precision, layers=self.layers)
         start, end = (torch.from_numpy(np.concatenate(bounds)).to(device) for bounds in (starts, ends))
         return hidden[:, 0], pool_pieces(hidden.flatten(0, 1), start, end, "mean")
 

@@ -1,0 +1,193 @@
+"""Train variants of a pipeline over several seeds, choose what there is to choose on dev, and score the test set.
+
+``python -m benchmarks.study assets/studies/scierc.json training/scierc --seeds 0,1,2`` trains what the study file
+names, each run in a process of its own, into ``training/scierc/VARIANT/SEED``. A run whose config, settings and corpora
+have not changed is skipped. ``benchmarks.study_report`` makes a page of the runs.
+
+A study file is JSON: ``config``; ``corpora`` (train, dev, test: .spacy files); ``overrides`` of the config for all
+variants; ``variants``, by name what differs; or ``grid``, by setting the values, of which every combination is a
+variant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import srsly
+import typer
+
+THRESHOLDS = [step / 100 for step in range(10, 91, 5)]
+"""Thresholds of relations to choose from."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, read and checked."""
+
+    config: Path
+    corpora: dict[str, Path]
+    overrides: dict[str, Any]
+    variants: dict[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path, only: set[str]) -> Study:
+        """The study in ``path``, with the variants named in ``only`` or all. Raises ``ValueError``."""
+        try:
+            content = json.loads(path.read_text("utf8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"study {path} cannot be read ({error}); expected a JSON file.") from None
+        for name in ("config", "corpora"):
+            if name not in content:
+                raise ValueError(f"study {path} has no {name!r}; expected config, corpora and variants or grid.")
+        variants = content.get("variants") or dict(_combinations(content.get("grid", {})))
+        if unknown := only - set(variants):
+            raise ValueError(f"--only has {min(unknown)!r}; expected variants of {path}: {', '.join(variants)}.")
+        chosen = {name: settings for name, settings in variants.items() if not only or name in only}
+        corpora = {name: Path(file) for name, file in content["corpora"].items()}
+        return cls(Path(content["config"]), corpora, content.get("overrides", {}), chosen)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a variant with a seed. settings: overrides of the config."""
+
+    study: Study
+    variant: str
+    seed: int
+    settings: dict[str, Any]
+    folder: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the result depends on, but for the code."""
+        digest = hashlib.sha256(self.study.config.read_bytes())
+        digest.update(json.dumps(self.settings, sort_keys=True).encode())
+        for file in sorted(self.study.corpora.values()):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its scores are there, of just this config, settings and corpora."""
+        scores = self.folder / "scores.json"
+        return scores.is_file() and json.loads(scores.read_text("utf8")).get("fingerprint") == self.fingerprint
+
+
+def study(
+    path: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the runs.")],
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
+    encoder: Annotated[str | None, typer.Option(help="Folder or hub id instead of the config's encoder.")] = None,
+    gpu_id: Annotated[int, typer.Option(help="GPU to train on; -1 for the CPU.")] = -1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; the cores are shared out among them.")] = 1,
+    only: Annotated[str, typer.Option(help="Variants to run, separated by semicolons; default: all.")] = "",
+) -> None:
+    """Train and score the variants of a study."""
+    try:
+        read = Study.read(path, {name.strip() for name in only.split(";") if name.strip()})
+        runs = list(_runs(read, [int(seed) for seed in seeds.split(",")], output, encoder))
+        missing = [str(file) for file in (read.config, *read.corpora.values()) if not file.is_file()]
+        if missing:
+            raise ValueError(f"{missing[0]} is not there; expected the study's config and corpora.")
+    except ValueError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ThreadPoolExecutor(jobs) as pool:
+        worked = list(pool.map(lambda run: _do(run, gpu_id, threads), runs))
+    failed = [run for run, ok in zip(runs, worked, strict=True) if not ok]
+    if failed:
+        typer.echo(f"Error: {len(failed)} of {len(runs)} runs failed; see train.log in {failed[0].folder}.", err=True)
+        raise typer.Exit(1)
+
+
+def _runs(study: Study, seeds: list[int], output: Path, encoder: str | None) -> Iterator[Run]:
+    """All runs: seed by seed, so that an interrupted study has whole seeds."""
+    for seed in seeds:
+        for variant, settings in study.variants.items():
+            everything = {**study.overrides, **settings, "system.seed": seed}
+            if encoder is not None:
+                everything["paths.encoder"] = encoder
+            slug = "".join(c if c.isalnum() or c in ".=" else "-" for c in variant.lower())
+            yield Run(study, variant, seed, everything, output / slug / str(seed))
+
+
+def _do(run: Run, gpu_id: int, threads: int) -> bool:
+    """Train and score one run unless that is done; whether it worked."""
+    name = f"{run.variant}, seed {run.seed}"
+    if run.is_done:
+        typer.echo(f"{name}: unchanged, skipped")
+        return True
+    shutil.rmtree(run.folder, ignore_errors=True)
+    run.folder.mkdir(parents=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    started = time.perf_counter()
+    with open(run.folder / "train.log", "w", encoding="utf8") as log:
+        ok = not subprocess.call(_command(run, gpu_id), stdout=log, stderr=subprocess.STDOUT, env=environment)
+        seconds = time.perf_counter() - started
+        if ok:
+            (run.folder / "run.json").write_text(json.dumps(_describe(run, seconds)), "utf8")
+            command = [sys.executable, "-m", "benchmarks.study_scores", str(run.folder)]
+            ok = not subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    typer.echo(f"{name}: {_summary(run, seconds) if ok else 'failed'}")
+    return ok
+
+
+def _command(run: Run, gpu_id: int) -> list[str]:
+    corpora = run.study.corpora
+    settings = {
+        **run.settings,
+        "paths.train": str(corpora["train"]),
+        "paths.dev": str(corpora["dev"]),
+        "paths.log": str(run.folder / "log.jsonl"),
+    }
+    command = [sys.executable, "-m", "spacy", "train", str(run.study.config), "--output", str(run.folder)]
+    command += ["--gpu-id", str(gpu_id)]
+    for name, value in settings.items():
+        command += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+    return command
+
+
+def _describe(run: Run, seconds: float) -> dict[str, Any]:
+    return {
+        "variant": run.variant,
+        "seed": run.seed,
+        "overrides": run.settings,
+        "fingerprint": run.fingerprint,
+        "seconds": seconds,
+        "corpora": {name: str(file) for name, file in run.study.corpora.items()},
+    }
+
+
+def _summary(run: Run, seconds: float) -> str:
+    test = srsly.read_json(run.folder / "scores.json")["test"]["canonical"]
+    values = [f"{name} {100 * test[level]['micro']['f1']:.2f}" for name, level in LEVEL_NAMES.items()]
+    return f"test {', '.join(values)} ({seconds:.0f} s of training)"
+
+
+LEVEL_NAMES = {"Ent": "ent", "Rel": "rel", "Rel+": "rel_plus"}
+
+
+def _combinations(grid: dict[str, list[Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every combination of the values of a grid, named by them."""
+    if not grid:
+        raise ValueError("the study has neither 'variants' nor 'grid'; expected one of them.")
+    for values in product(*grid.values()):
+        settings = dict(zip(grid, values, strict=True))
+        yield ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in settings.items()), settings
+
+
+if __name__ == "__main__":
+    typer.run(study)
