@@ -20,6 +20,7 @@ from ..corpora.reader import create_relation_corpus
 from ..labels import LabelsInput, RelationLabel, inverse_names, parse_labels
 from ..pipeline import find_glirel
 from ..scoring import Counts, RelationScores, bootstrap_f1, score_relations, sort_confusion
+from ..triplet_scoring import TripletScores, score_triplets
 from .label_options import read_labels, split_names
 
 BUNDLED = "bundled"
@@ -76,12 +77,18 @@ def evaluate(
             "gold_ents": gold_ents,
             "labels": _set_labels(nlp, given, _gold_labels(examples), keep_own=model != BUNDLED),
             "threshold": _set_threshold(nlp, threshold),
-            "symmetric": sorted({*split_names(symmetric), *(label.name for label in options if label.symmetric)}),
+            "symmetric": sorted(
+                {
+                    *split_names(symmetric),
+                    *(label.name for label in options if label.symmetric),
+                    *(label for _, pipe in _relation_pipes(nlp, "symmetric") for label in pipe.symmetric),
+                }
+            ),
             "inverse": inverse_names(options),
             "disabled": _entity_pipes(nlp) if gold_ents else [],
         }
         before = _unscored_pairs(nlp)
-        predictions = _predict(nlp, examples, disabled=settings["disabled"], batch_size=batch_size)
+        predictions = list(_predict(nlp, examples, disabled=settings["disabled"], batch_size=batch_size))
         scores = score_relations(predictions, symmetric=settings["symmetric"], inverse=settings["inverse"])
         unscored = {name: count - before[name] for name, count in _unscored_pairs(nlp).items()}
         if gold_ents and (scores.entities.fp or scores.entities.fn):
@@ -91,6 +98,10 @@ def evaluate(
             low, high = bootstrap_f1(scores.documents, samples=bootstrap)
             result["micro_f1_interval"] = {"level": 0.95, "low": low, "high": high, "samples": bootstrap}
         typer.echo("\n".join(_report(scores, result)))
+        for name, pipe in _relation_pipes(nlp, "spans_key"):
+            triplets = score_triplets(predictions, symmetric=settings["symmetric"], spans_key=pipe.spans_key)
+            result.setdefault("triplets", {})[name] = triplets.to_json()
+            typer.echo("\n".join(_triplet_report(triplets)))
         if output is not None:
             output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
     except (OSError, ValueError, ImportError) as error:
@@ -235,6 +246,20 @@ def _report(scores: RelationScores, result: dict[str, Any]) -> Iterator[str]:
         yield f"gold -> predicted on the same pair, the {shown} most frequent of {len(confusions)}"
     for (expected, found), count in confusions[:CONFUSIONS_SHOWN]:
         yield f"{count:7}  {expected or '(no relation)'} -> {found or '(no relation)'}"
+
+
+def _triplet_report(scores: TripletScores) -> Iterator[str]:
+    """Ent, Rel and Rel+ in the three ways of counting symmetric relations."""
+    names = {"ent": "Ent", "rel": "Rel", "rel_plus": "Rel+"}
+    width = len("canonical, Rel+, macro")
+    yield ""
+    yield _row("symmetric relations as", width, ("P", "R", "F1"), ("tp", "fp", "fn"))
+    for mode, levels in scores.modes.items():
+        for level, name in names.items():
+            if level == "ent" and mode != "canonical":
+                continue  # entities have no direction
+            yield _counts_row(f"{mode}, {name}", width, levels[level].micro)
+            yield _row(f"{mode}, {name}, macro", width, levels[level].macro)
 
 
 def _counts_row(name: str, width: int, counts: Counts) -> str:

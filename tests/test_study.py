@@ -1,0 +1,115 @@
+"""Studies: trainings of variants, run and scored in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import spacy
+from spacy.tokens import DocBin
+from typer.testing import CliRunner
+
+from benchmarks.study import Study, study
+from benchmarks.study_scores import best_threshold
+from spacy_ie_moe.triplet_scoring import score_triplets
+
+from .test_gmoe_component import gold_doc, make_examples
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "gmoe_rte.cfg"
+MODEL = "components.gmoe_rte.model"
+
+
+@pytest.fixture
+def study_file(tmp_path: Path, encoder_folders: dict[str, Path]) -> Path:
+    """Two variants of a few steps on a tiny encoder."""
+    nlp = spacy.blank("en")
+    rng = random.Random(0)
+    for name in ("train", "dev", "test"):
+        docs = [gold_doc(nlp, rng) for _ in range(12)]
+        DocBin(docs=docs, store_user_data=True).to_disk(tmp_path / f"{name}.spacy")
+    content = {
+        "config": str(CONFIG),
+        "corpora": {name: str(tmp_path / f"{name}.spacy") for name in ("train", "dev", "test")},
+        "overrides": {
+            "paths.encoder": str(encoder_folders["bert"]),
+            "components.gmoe_rte.symmetric": ["spouse"],
+            "training.max_steps": 4,
+            "training.eval_frequency": 2,
+            f"{MODEL}.backbone_settings.size_width": 8,
+            f"{MODEL}.encoder.mixed_precision": False,
+        },
+        "variants": {
+            "alone": {f"{MODEL}.mixture": None},
+            "w/o ER expert": {f"{MODEL}.mixture_settings": {"experts": ["relations", "triplets"]}},
+        },
+    }
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    import typer
+
+    app = typer.Typer()
+    app.command()(study)
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_trains_scores_and_skips_what_is_done(study_file: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    code, output = run(str(study_file), str(runs), "--seeds", "3", "--jobs", "2")
+    assert code == 0, output + "".join(log.read_text() for log in runs.rglob("train.log"))
+    assert output.count("test Ent") == 2
+    scores = json.loads((runs / "w-o-er-expert/3/scores.json").read_text())
+    assert scores["seed"] == 3 and len(scores["curve"]) >= 2
+    assert set(scores["test"]) == {"canonical", "directed", "doubled", "per_label"}
+    nlp = spacy.load(runs / "w-o-er-expert/3/model-best")
+    assert nlp.get_pipe("gmoe_rte").threshold == scores["threshold"]
+    assert nlp.get_pipe("gmoe_rte").bundle.network.mixture.experts == ("relations", "triplets")
+    assert spacy.load(runs / "alone/3/model-best").get_pipe("gmoe_rte").bundle.network.mixture is None
+    code, output = run(str(study_file), str(runs), "--seeds", "3")
+    assert (code, output.count("unchanged, skipped")) == (0, 2)
+    content = json.loads(study_file.read_text())
+    content["variants"] = {"alone": {**content["variants"]["alone"], f"{MODEL}.backbone_settings.dropout": 0.5}}
+    study_file.write_text(json.dumps(content))
+    code, output = run(str(study_file), str(runs), "--seeds", "3")
+    assert "test Ent" in output, "a changed setting is no reason to skip"
+
+
+def test_says_what_is_wrong(study_file: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        ((str(tmp_path / "none.json"),), "cannot be read"),
+        ((str(study_file), "--only", "both"), "--only has 'both'"),
+    ):
+        code, output = run(arguments[0], str(tmp_path / "runs"), *arguments[1:])
+        assert code == 1 and message in output
+    content = json.loads(study_file.read_text())
+    (tmp_path / "dev.spacy").unlink()
+    assert "dev.spacy is not there" in run(str(study_file), str(tmp_path / "runs"))[1]
+    del content["variants"]
+    study_file.write_text(json.dumps(content))
+    assert "neither 'variants' nor 'grid'" in run(str(study_file), str(tmp_path / "runs"))[1]
+
+
+def test_a_grid_is_all_combinations(tmp_path: Path) -> None:
+    path = tmp_path / "grid.json"
+    path.write_text(json.dumps({"config": "c", "corpora": {}, "grid": {"a.alpha": [1, 2], "a.beta": [3]}}))
+    assert Study.read(path, set()).variants == {
+        "alpha=1, beta=3": {"a.alpha": 1, "a.beta": 3},
+        "alpha=2, beta=3": {"a.alpha": 2, "a.beta": 3},
+    }
+
+
+def test_threshold_of_the_best_rel_plus() -> None:
+    nlp = spacy.blank("en")
+    (example,) = make_examples(nlp, 1)
+    wrong = example.predicted.copy()
+    right = example.reference.copy()
+    scores = {}
+    for threshold, doc in ((0.1, wrong), (0.2, right), (0.3, right)):
+        scores[threshold] = score_triplets([type(example)(doc, example.reference)])
+    assert best_threshold(scores) == 0.2
