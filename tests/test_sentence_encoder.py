@@ -350,7 +350,7 @@ def test_damaged_files(files: dict[str, bytes]) -> None:
             checkpoint.read_encoder_files({**files, name: files[name][:-9]}, "here")
     config = json.loads(files["config.json"])
     config["encoder"]["num_hidden_layers"] = 3
-    with pytest.raises(ValueError, match="'here' do not fit its config: it lacks encoder.encoder.layer.2"):
+    with pytest.raises(ValueError, match=r"'here' do not fit its config: it lacks encoder.encoder.layer.2"):
         checkpoint.read_encoder_files({**files, "config.json": json.dumps(config).encode()}, "here")
 
 

@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import study_report
+from benchmarks import study_report, study_runs
 from benchmarks.study_plots import Difference, Summary, summarise, table
 
 WEIGHTS = "components.gmoe_rte.model."
@@ -218,7 +218,7 @@ def test_one_weight_alone_makes_no_grid(tmp_path: Path) -> None:
 def test_missing_and_wrong_fields_are_named(tmp_path: Path, field: str, value: Any, message: str) -> None:
     run = json.loads(json.dumps(make_run()))
     *parents, last = field.split(".")
-    place = study_report.find(run, ".".join(parents)) if parents else run
+    place = study_runs.find(run, ".".join(parents)) if parents else run
     if value is None:
         del place[last]
     else:
