@@ -32,6 +32,7 @@ import spacy
 import torch
 import typer
 from spacy import util
+from spacy.cli._util import parse_config_overrides
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
@@ -173,18 +174,17 @@ def answer() -> None:
         if not ctypes.CDLL(None).mallopt(int(parameter), value):
             raise ValueError(f"mallopt({parameter}, {value}) was refused.")
     torch.set_num_threads(request["threads"])
-    util.fix_random_seed(request["seed"])
     print(json.dumps(OPERATIONS[request["kind"]](request)), file=answers, flush=True)
 
 
-def new_pipeline(request: Work) -> tuple[Language, list[Example], Optimizer]:
+def new_pipeline(request: Work, variant: str) -> tuple[Language, list[Example], Optimizer]:
     """An initialised pipeline of a variant, what it is to learn from, and its optimizer."""
-    model = "components.gmoe_rte.model"
-    train = str(Path(request["data"], "train.spacy"))
+    util.fix_random_seed(request["seed"])
+    model, train = "components.gmoe_rte.model", str(Path(request["folder"], "train.spacy"))
     changes = {
-        **{f"{model}.mixture": VARIANTS[request["variant"]], f"{model}.encoder.mixed_precision": request["mixed"]},
+        **{f"{model}.mixture": VARIANTS[variant], f"{model}.encoder.mixed_precision": request["mixed"]},
         **{"paths.encoder": request["encoder"], "paths.train": train, "paths.dev": train},
-        "training.optimizer.learn_rate.warmup_steps": 10,
+        **{"training.optimizer.learn_rate.warmup_steps": 10, **request["changes"]},
     }
     config = util.load_config(CONFIG, overrides=changes, interpolate=True)
     nlp = util.load_model_from_config(config, auto_fill=True)
@@ -200,17 +200,19 @@ def learn(nlp: Language, optimizer: Optimizer, batches: Iterable[list[Example]])
 
 
 def prepare(request: Work) -> Work:
-    """Train a variant for some steps and save it."""
-    nlp, examples, optimizer = new_pipeline(request)
-    batches = itertools.cycle(list(util.minibatch(examples[: request["trained"]], request["batch"])))
-    learn(nlp, optimizer, itertools.islice(batches, request["steps"]))
-    nlp.to_disk(request["model"])
+    """Train the variants that are not in their folders yet for some steps, and save them there."""
+    missing = {variant: folder for variant, folder in request["models"].items() if not Path(folder).exists()}
+    for variant, folder in missing.items():
+        nlp, examples, optimizer = new_pipeline(request, variant)
+        batches = itertools.cycle(list(util.minibatch(examples[: request["trained"]], request["batch"])))
+        learn(nlp, optimizer, itertools.islice(batches, request["steps"]))
+        nlp.to_disk(folder)
     return {}
 
 
 def measure_training(request: Work) -> Work:
     """Time updates with all sentences, after some to warm up."""
-    nlp, examples, optimizer = new_pipeline(request)
+    nlp, examples, optimizer = new_pipeline(request, request["variant"])
     examples = examples[: request["sentences"]]
     batches = list(util.minibatch(examples, request["batch"]))
     learn(nlp, optimizer, batches[: request["warm"] // request["batch"]])
@@ -219,8 +221,8 @@ def measure_training(request: Work) -> Work:
 
 def measure_inference(request: Work) -> Work:
     """Time the documents of all sentences, after some to warm up; count what is found."""
-    nlp = spacy.load(request["model"])
-    gold = list(read_docs(Path(request["data"], "test.spacy"), nlp.vocab))
+    nlp = spacy.load(request["models"][request["variant"]])
+    gold = list(read_docs(Path(request["folder"], "test.spacy"), nlp.vocab))
 
     def annotate(docs: list[Doc]) -> None:
         for _ in map(nlp, docs) if request["batch"] else nlp.pipe(docs):
@@ -258,11 +260,12 @@ OPERATIONS = {"prepare": prepare, "training": measure_training, "inference": mea
 class Setup:
     """What is measured. folder: of the data. models: folders of trained pipelines by variant. warm: sentences before.
 
-    trained, steps: sentences and updates from which the models are made that are not given.
+    changes: to the config, by dotted name. trained, steps: sentences and updates of the models that are not given.
     """
 
-    folder: Path
-    models: dict[str, Path]
+    folder: str
+    models: dict[str, str]
+    changes: dict[str, Any]
     encoder: str
     threads: int
     turns: int
@@ -278,20 +281,18 @@ class Way:
 
     name: str
     variant: str
-    allocator: Allocator
+    allocator: Allocator = Allocator()
 
 
-def ask(setup: Setup, way: Way, task: Task, *, turn: int = 0, **request: Any) -> Work:
+def ask(setup: Setup, task: Task, way: Way, turn: int = 0) -> Work:
     """What a new process answers. Raises ``WorkerError`` if it dies."""
     command = [sys.executable, "-c", "from benchmarks.gmoe_speed import answer; answer()"]
-    request = {**asdict(setup), **asdict(task), **request}
-    request |= {"variant": way.variant, "mallopt": way.allocator.mallopt, "seed": turn}
-    request |= {"data": str(setup.folder), "model": str(setup.models[way.variant])}
-    del request["folder"], request["models"]
     environment = {"OMP_NUM_THREADS": str(setup.threads), **way.allocator.environment}
-    worker = Worker(f"{task.name}, {way.name}", command, environment, setup.folder / "log.txt")
+    worker = Worker(f"{task.name}, {way.name}", command, environment, Path(setup.folder, "log.txt"))
     try:
-        return worker.ask(**request)
+        return worker.ask(
+            **asdict(setup), **asdict(task), variant=way.variant, mallopt=way.allocator.mallopt, seed=turn
+        )
     finally:
         worker.close()
 
@@ -300,7 +301,7 @@ def take_turns(setup: Setup, task: Task, ways: list[Way]) -> list[Work]:
     """A row for each way, which the ways took turns for; "ratio" is that of the times to the first way's, by turn."""
     runs: dict[str, list[Work]] = defaultdict(list)
     for turn, way in itertools.product(range(setup.turns), ways):
-        runs[way.name].append(ask(setup, way, task, turn=turn))
+        runs[way.name].append(ask(setup, task, way, turn))
     first = runs[ways[0].name]
     rows = []
     for name, of_way in runs.items():
@@ -352,6 +353,7 @@ def main(
     quick: bool = typer.Option(False, help="Few sentences, one turn: shows that it runs, not how fast."),
     model_alone: Path | None = typer.Option(None, help="A trained pipeline of SINET alone, for inference."),
     model_mixture: Path | None = typer.Option(None, help="A trained pipeline of SINET and the mixture."),
+    change: list[str] = typer.Option([], help="NAME=VALUE: a setting of the config, for what is trained here."),
     work_folder: Path | None = typer.Option(None, help="Keep the models that are trained here between runs."),
     allocator: str = typer.Option("default", help=f"Allocator: {', '.join(find_allocators())}."),
     allocators: bool = typer.Option(False, help="Instead: SINET and the mixture under each allocator."),
@@ -365,19 +367,19 @@ def main(
         sentences, turns = min(sentences, 24), 1
     encoder = str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
     trained, steps, warm = (24, 5, 4) if quick else (400, 100, 32)
-    with tempfile.TemporaryDirectory() as temporary:
-        kept = (work_folder or Path(temporary)).resolve()
-        models = {variant: kept / f"{Path(encoder).name}-{variant}-{steps}" for variant in VARIANTS}
-        given = {"alone": model_alone, "mixture": model_mixture}
-        models |= {variant: folder.resolve() for variant, folder in given.items() if folder}
-        setup = Setup(Path(temporary), models, encoder, threads, turns, sentences, trained, steps, warm)
-        source = write_data(data, setup.folder, sentences, trained)
-        print(f"{source}; {threads} threads, {turns} turns, {encoder}", flush=True)
-        both = [Way(name, name, known[allocator]) for name in VARIANTS]
-        for way in both:
-            if not models[way.variant].exists():
-                ask(setup, way, Task("prepare", 8))
-        ways = [Way(name, "mixture", one) for name, one in known.items()] if allocators else both
+    with tempfile.TemporaryDirectory() as folder:
+        made = {name: (work_folder or Path(folder)) / f"{Path(encoder).name}-{name}-{steps}" for name in VARIANTS}
+        models = {"alone": model_alone or made["alone"], "mixture": model_mixture or made["mixture"]}
+        resolved = {name: str(path.resolve()) for name, path in models.items()}
+        changes = parse_config_overrides([f"--{setting}" for setting in change])
+        setup = Setup(folder, resolved, changes, encoder, threads, turns, sentences, trained, steps, warm)
+        source = write_data(data, Path(folder), sentences, trained)
+        print(f"{source}; {threads} threads, {turns} turns, {encoder}, allocator {allocator}", flush=True)
+        ask(setup, Task("prepare", 8), Way("both", ""))
+        if allocators:
+            ways = [Way(name, "mixture", one) for name, one in known.items()]
+        else:
+            ways = [Way(name, name, known[allocator]) for name in VARIANTS]
         results = []
         for task in QUICK_TASKS if quick else TASKS:
             rows = take_turns(setup, task, ways)

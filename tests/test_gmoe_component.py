@@ -122,6 +122,7 @@ def make_gmoe(encoder_folders: dict[str, Path]) -> Make:
             "name": str(encoder_folders["bert"]),
             "revision": None,
             "rate": 0.2,
+            "layers": 2,
             "mixed_precision": False,
             "precision": "float32",
             "device": None,
@@ -143,7 +144,7 @@ def make_gmoe(encoder_folders: dict[str, Path]) -> Make:
 def trained_bytes(make_gmoe: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pipeline that has learnt the examples."""
     nlp = make_gmoe()
-    train(nlp, make_examples(nlp, 40), 120)
+    train(nlp, make_examples(nlp, 60), 200)
     folder = tmp_path_factory.mktemp("trained") / "model"
     nlp.to_disk(folder)
     return folder
@@ -177,7 +178,7 @@ def cnn() -> dict[str, Any]:
 
 def test_learns_what_it_is_shown(trained: Language) -> None:
     """Other sentences of the same kind, too."""
-    assert min(scores_on(trained, make_examples(trained, 30, seed=3))) > 0.95
+    assert min(scores_on(trained, make_examples(trained, 30, seed=3))) > 0.9
 
 
 @pytest.mark.parametrize("mixture", [None, "gmoe", "paper_literal", "sentence_gate", "hetero_token", "identity"])
@@ -388,10 +389,11 @@ def test_writes_spans_ents_and_relations(trained: Language) -> None:
 
 
 def test_symmetric_relations_are_found_once(trained: Language) -> None:
-    trained.get_pipe("gmoe_rte").threshold = 0.05
-    doc = trained(Doc(trained.vocab, words=["bob", "married", "dave"]))
-    (relation,) = doc._.relation_spans
-    assert (relation.head.text, relation.label, relation.tail.text) == ("bob", "spouse", "dave")
+    """Whatever the threshold, and with the argument first in the text as head."""
+    trained.get_pipe("gmoe_rte").threshold = 0.0
+    doc = trained(Doc(trained.vocab, words=["alice", "smith", "married", "carol", "jones"]))
+    found = [(r.head.text, r.tail.text) for r in doc._.relation_spans if r.label == "spouse"]
+    assert found == [("alice smith", "carol jones")]
 
 
 def test_ents_can_be_left_alone(trained: Language) -> None:
@@ -548,5 +550,5 @@ def test_wrong_settings() -> None:
 
 def test_encoder_that_is_not_there(make_gmoe: Make, tmp_path: Path) -> None:
     encoder = {"@architectures": "spacy_ie_moe.SentenceEncoder.v1", "name": str(tmp_path / "none")}
-    with pytest.raises((ValueError, OSError), match="none"):
+    with pytest.raises(OSError, match="is no folder with an encoder"):
         make_gmoe(encoder=encoder)

@@ -18,7 +18,7 @@ def test_quick_run(encoder_folders: dict[str, Path], tmp_path: Path) -> None:
     output = tmp_path / "figures.json"
     printed = run(
         *("gmoe_speed", "--quick", "--data", str(tmp_path / "train.json"), "--encoder", str(encoder_folders["bert"])),
-        *("--sentences", "8", "--output", str(output)),
+        *("--sentences", "8", "--change", "components.gmoe_rte.model.encoder.layers=2", "--output", str(output)),
     )
     assert printed.startswith("GENERATED sentences")
     assert "alone: " in printed and "the mixture takes " in printed
@@ -43,14 +43,14 @@ def test_generated_sentences_are_the_same_every_time() -> None:
 def test_ways_take_turns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[tuple[str, int]] = []
 
-    def ask(setup: Setup, way: Way, task: Task, *, turn: int) -> dict[str, float]:
+    def ask(setup: Setup, task: Task, way: Way, turn: int) -> dict[str, float]:
         asked.append((way.name, turn))
         seconds = {"a": [1.0, 2.0, 4.0], "b": [1.1, 2.1, 6.0]}[way.name][turn]
         return {"seconds": seconds, "peak": 10.0 * turn}
 
     monkeypatch.setattr(gmoe_speed, "ask", ask)
-    setup = Setup(tmp_path, {}, "", threads=1, turns=3, sentences=1, trained=1, steps=1, warm=1)
-    first, second = gmoe_speed.take_turns(setup, ONE_BY_ONE, [Way(name, "alone", Allocator()) for name in "ab"])
+    setup = Setup(str(tmp_path), {}, {}, "", threads=1, turns=3, sentences=1, trained=1, steps=1, warm=1)
+    first, second = gmoe_speed.take_turns(setup, ONE_BY_ONE, [Way(name, "alone") for name in "ab"])
     assert asked == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
     assert first["speed"] == (0.5, 0.25, 1.0) and first["ratio"] == [1, 1, 1] and first["peak"] == 10
     assert second["ratio"] == pytest.approx([1.1, 1.05, 1.5])
@@ -59,7 +59,7 @@ def test_ways_take_turns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("speed", "peak", "ratio", "verdicts"),
     [
-        (67.2, 905, [1.05, 1.1, 1.3], ["2.00x the reference's 33.6 sentences/s, wanted 2.0x: reached", "+10.0 %"]),
+        (67.2, 905, [1.05, 1.09, 1.3], ["2.00x the reference's 33.6 sentences/s, wanted 2.0x: reached", "+9.0 %"]),
         (67.1, 906, [1.05, 1.11, 1.2], ["wanted 2.0x: MISSED; 906 MB, the reference 905: MISSED", "+11.0 %"]),
     ],
 )

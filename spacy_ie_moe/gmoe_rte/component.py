@@ -59,6 +59,7 @@ device = null
 name = "sentence-transformers/all-MiniLM-L6-v2"
 revision = null
 rate = 0.1
+layers = 4
 mixed_precision = false
 precision = "float32"
 device = null

@@ -34,8 +34,9 @@ class SentenceEncoder(nn.Module):
     """Words to vectors: each sentence as [CLS] words [SEP]; a word is the mean of its pieces.
 
     Sentences beyond the encoder's limit are read in windows that overlap by half; their sentence vector is the mean
-    of the windows'. encoder_config: the encoder's ``config.json``. mixed_precision: train in bfloat16 with float32
-    weights, which CPUs with AVX512-BF16 do faster.
+    of the windows'. encoder_config: the encoder's ``config.json``. layers: how many of its last layers a vector is the
+    mean of; the last alone serves what the encoder was trained for, which for sentence encoders is no single word.
+    mixed_precision: train in bfloat16 with float32 weights, which CPUs with AVX512-BF16 do faster.
     """
 
     def __init__(
@@ -46,6 +47,9 @@ class SentenceEncoder(nn.Module):
         self.layers = layers
         self.mixed_precision = mixed_precision
         self.encoder = build_encoder(encoder_config)
+        depth = self.encoder.config.num_hidden_layers
+        if not isinstance(layers, int) or isinstance(layers, bool) or not 1 <= layers <= depth:
+            raise ValueError(f"layers is {layers!r}; expected a whole number from 1 to the {depth} of the encoder.")
         limit = max_pieces(self.encoder.config)
         self.limit = None if limit is None else limit - len(pieces.prefix) - len(pieces.suffix)
 
