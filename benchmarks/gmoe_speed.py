@@ -109,13 +109,13 @@ def find_allocators() -> dict[str, Allocator]:
     large, tunables = str(2**30), f"glibc.malloc.trim_threshold={2**32}:glibc.malloc.mmap_threshold={2**30}"
     found = {
         "default": Allocator(),
-        "trim never": Allocator({trim: str(2**32)}),
-        "mmap from 1 GB": Allocator({mmap: large}),
+        "trim": Allocator({trim: str(2**32)}),
+        "mmap": Allocator({mmap: large}),
         "both": Allocator({trim: str(2**32), mmap: large}),
-        "both, tunables": Allocator({"GLIBC_TUNABLES": tunables}),
-        "both, pad 64 MB": Allocator({trim: str(2**32), mmap: large, pad: str(2**26)}),
-        "both, mallopt": Allocator(mallopt={M_TRIM_THRESHOLD: -1, M_MMAP_THRESHOLD: 2**30}),
-        "32 MB, mallopt": Allocator(mallopt={M_TRIM_THRESHOLD: 2**29, M_MMAP_THRESHOLD: 2**25}),
+        "tunables": Allocator({"GLIBC_TUNABLES": tunables}),
+        "both+pad": Allocator({trim: str(2**32), mmap: large, pad: str(2**26)}),
+        "mallopt": Allocator(mallopt={M_TRIM_THRESHOLD: -1, M_MMAP_THRESHOLD: 2**30}),
+        "mallopt-32M": Allocator(mallopt={M_TRIM_THRESHOLD: 2**29, M_MMAP_THRESHOLD: 2**25}),
     }
     libraries = {name: ctypes.util.find_library(name) for name in ("jemalloc", "tcmalloc", "tcmalloc_minimal")}
     return found | {name: Allocator({"LD_PRELOAD": path}) for name, path in libraries.items() if path}

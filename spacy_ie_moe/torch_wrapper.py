@@ -136,7 +136,7 @@ class TorchShim(Shim):
         outputs = network(*inputs.args, **inputs.kwargs)
 
         def backprop(grads: ArgsKwargs) -> ArgsKwargs:
-            if self._adam is not None:  # else all of it is frozen
+            if any(tensor.requires_grad for tensor in grads.args[0]):  # else it is frozen, and so are its inputs
                 torch.autograd.backward(*grads.args, **grads.kwargs)
             return ArgsKwargs(args=(), kwargs={})
 

@@ -253,14 +253,18 @@ def test_listens_to_a_shared_transformer(
         assert found_in(left) == found_in(right)
 
 
-def test_rate_zero_leaves_the_encoder_as_it_is(make_gmoe: Make) -> None:
+@pytest.mark.parametrize("frozen", [0, 1], ids=["encoder", "triplets"])
+def test_rate_zero_leaves_a_network_as_it_is(make_gmoe: Make, frozen: int) -> None:
     nlp = make_gmoe()
-    encoder = nlp.get_pipe("gmoe_rte").model.layers[0]
-    encoder.shims[0].learning.group_rates[""] = 0.0
-    network = encoder.shims[0].bundle.network
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    shims = [layer.shims[0] for layer in nlp.get_pipe("gmoe_rte").model.layers]
+    shims[frozen].learning.group_rates[""] = 0.0
+    before = [copy.deepcopy(shim.bundle.network.state_dict()) for shim in shims]
     train(nlp, make_examples(nlp, 10), 3)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    changed = [
+        any(not torch.equal(tensor, old[name]) for name, tensor in shim.bundle.network.state_dict().items())
+        for shim, old in zip(shims, before, strict=True)
+    ]
+    assert changed == [index != frozen for index in (0, 1)]
 
 
 def test_gradients_are_clipped_together(make_gmoe: Make) -> None:

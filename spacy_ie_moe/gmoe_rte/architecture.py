@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from thinc.api import ArgsKwargs, Model
 from thinc.types import Floats2d
 
@@ -159,20 +158,15 @@ def _to_features(model: Model, inputs: tuple[Floats2d, Batch], is_train: bool) -
     from .features import Features
 
     rows, batch = inputs
-    hidden = torch.as_tensor(np.asarray(rows), device=triplets_device(model))
+    hidden = torch.as_tensor(rows, device=cast(TorchShim, model.shims[0]).device)
     hidden.requires_grad_(is_train)
     features = Features(hidden, batch.sentences.lengths)
 
     def get_gradient(_: Any) -> Floats2d:
         assert hidden.grad is not None
-        return cast(Floats2d, hidden.grad.cpu().numpy())
+        return cast(Any, model.ops).asarray(hidden.grad.cpu().numpy())
 
     return ArgsKwargs(args=(features, batch.gold if is_train else batch.threshold), kwargs={}), get_gradient
-
-
-def triplets_device(model: Model) -> Any:
-    """The device of a wrapped network."""
-    return cast(TorchShim, model.shims[0]).device
 
 
 def _to_losses(model: Model, x_and_y: tuple[Any, Any], is_train: bool) -> tuple[Any, Callable]:

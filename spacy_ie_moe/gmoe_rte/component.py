@@ -266,7 +266,7 @@ class GMoERTE(TrainablePipe):
         from .features import Features
 
         network.eval()
-        rows = torch.as_tensor(np.asarray(self.model.layers[0].predict(sentences)), device=self._shim.device)
+        rows = torch.as_tensor(self.model.layers[0].predict(sentences), device=self._shim.device)
         features = Features(rows, sentences.lengths)
         words = np.delete(np.arange(len(rows)), features.sentence_rows)
         layers = network.attention(features)

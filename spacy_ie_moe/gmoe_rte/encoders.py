@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from spacy.tokens import Doc
 from thinc.api import ArgsKwargs, Model
 from thinc.types import Floats2d
@@ -251,7 +250,7 @@ def _to_rows(model: Model, x_and_y: tuple[Sentences, Any], is_train: bool) -> tu
     _, rows = x_and_y
 
     def backprop(d_rows: Floats2d) -> ArgsKwargs:
-        gradient = torch.as_tensor(np.asarray(d_rows), device=rows.device)
+        gradient = torch.as_tensor(d_rows, device=rows.device)
         return ArgsKwargs(args=((rows,),), kwargs={"grad_tensors": (gradient,)})
 
     return rows.detach().cpu().numpy(), backprop
