@@ -62,7 +62,7 @@ def build_gmoe_rte(
     backbone: str = "sinet",
     mixture: str | None = "gmoe",
     alpha: float = 1.0,
-    beta: float = 1.0,
+    beta: float = 0.1,
     rate: float = 1.0,
     device: str | None = None,
     backbone_settings: dict[str, Any] | None = None,

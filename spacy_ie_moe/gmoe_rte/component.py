@@ -50,7 +50,7 @@ batch_words = 1024
 backbone = "sinet"
 mixture = "gmoe"
 alpha = 1.0
-beta = 1.0
+beta = 0.1
 rate = 1.0
 device = null
 
@@ -59,7 +59,7 @@ device = null
 name = "sentence-transformers/all-MiniLM-L6-v2"
 revision = null
 rate = 0.1
-layers = 4
+layers = 1
 mixed_precision = false
 precision = "float32"
 device = null

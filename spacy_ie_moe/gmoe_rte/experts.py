@@ -39,7 +39,7 @@ class RTENetwork(nn.Module):
         mixture: str | None = "gmoe",
         mixture_settings: Mapping[str, Any] | None = None,
         alpha: float = 1.0,
-        beta: float = 0.01,
+        beta: float = 0.1,
         seed: int = 0,
     ) -> None:
         super().__init__()
