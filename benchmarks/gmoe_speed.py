@@ -54,7 +54,7 @@ MOST_EXTRA = 10.0
 """Percent of inference time that the mixture may cost."""
 TYPES = ("Generic", "Material", "Method", "Metric", "OtherScientificTerm", "Task")
 LABELS = ("COMPARE", "CONJUNCTION", "EVALUATE-FOR", "FEATURE-OF", "HYPONYM-OF", "PART-OF", "USED-FOR")
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def find_allocators() -> dict[str, Allocator]:
         "tunables": Allocator({"GLIBC_TUNABLES": tunables}),
         "both+pad": Allocator({trim: str(2**32), mmap: large, pad: str(2**26)}),
         "mallopt": Allocator(mallopt={M_TRIM_THRESHOLD: -1, M_MMAP_THRESHOLD: 2**30}),
-        "mallopt-32M": Allocator(mallopt={M_TRIM_THRESHOLD: 2**29, M_MMAP_THRESHOLD: 2**25}),
+        "mallopt-no-mmap": Allocator(mallopt={M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0}),
     }
     libraries = {name: ctypes.util.find_library(name) for name in ("jemalloc", "tcmalloc", "tcmalloc_minimal")}
     return found | {name: Allocator({"LD_PRELOAD": path}) for name, path in libraries.items() if path}
