@@ -134,18 +134,13 @@ def max_pieces(config: Any) -> int | None:
     return limit
 
 
-def read(
-    encoder: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, *, mixed_precision: bool, layers: int = 1
-) -> torch.Tensor:
-    """The encoder's hidden states [B, L, H] of piece ids and their mask [B, L]: the mean of its last ``layers``.
+def read(encoder: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, *, mixed_precision: bool) -> torch.Tensor:
+    """The encoder's last hidden states [B, L, H] of piece ids and their mask [B, L].
 
     mixed_precision: in training, compute in bfloat16 with float32 weights.
     """
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=mixed_precision and encoder.training):
-        output = encoder(input_ids=ids, attention_mask=mask, output_hidden_states=layers > 1)
-        hidden = output.last_hidden_state
-        if layers > 1:
-            hidden = torch.stack(output.hidden_states[-layers:]).mean(0)
+        hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
     return hidden if not encoder.training else hidden.float()
 
 

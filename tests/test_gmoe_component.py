@@ -122,7 +122,6 @@ def make_gmoe(encoder_folders: dict[str, Path]) -> Make:
             "name": str(encoder_folders["bert"]),
             "revision": None,
             "rate": 0.2,
-            "layers": 2,
             "mixed_precision": False,
             "precision": "float32",
             "device": None,

@@ -37,9 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_encoder(tmp_path_factory.mktemp("few positions") / "bert", "bert", positions=POSITIONS)
 
 
-def load_bundle(folder: Path, *, layers: int = 1, mixed_precision: bool = False) -> checkpoint.EncoderBundle:
+def load_bundle(folder: Path, *, mixed_precision: bool = False) -> checkpoint.EncoderBundle:
     return checkpoint.load_sentence_encoder(
-        str(folder), revision=None, layers=layers, mixed_precision=mixed_precision
+        str(folder), revision=None, mixed_precision=mixed_precision
     )
 
 
@@ -138,26 +138,6 @@ def test_no_sentences_and_sentences_without_words(encoder: SentenceEncoder) -> N
     assert rows.shape == (4, encoder.width)
     assert rows.isfinite().all()
     close(rows[0], read(encoder, [])[0])
-
-
-@pytest.mark.parametrize("kind", ["bert", "deberta"])
-def test_vectors_may_be_means_of_the_last_layers(encoder_folders: Mapping[str, Path], kind: str) -> None:
-    encoder = load(encoder_folders[kind], layers=2)
-    words = ["alice", "Xylo7phone"]
-    pieces = encoder.pieces(words)
-    prefix, suffix = encoder.pieces.prefix, encoder.pieces.suffix
-    ids = torch.tensor([[*prefix, *pieces[0], *pieces[1], *suffix]])
-    states = encoder.encoder(input_ids=ids, output_hidden_states=True).hidden_states
-    assert len(states) == 3  # the embeddings and two layers
-    hidden = ((states[1] + states[2]) / 2)[0]
-    expected = torch.stack([hidden[0], hidden[1], hidden[2:-1].mean(0)])
-    close(encoder.predict([words, words_of(9)])[:3], expected.detach())
-
-
-@pytest.mark.parametrize("layers", [0, 3, -1, True])
-def test_layers_that_the_encoder_does_not_have(folder: Path, layers: int) -> None:
-    with pytest.raises(ValueError, match=r"layers is .*; expected a whole number from 1 to the 2 of the encoder"):
-        load(folder, layers=layers)
 
 
 @pytest.mark.parametrize("word", EMPTY)
@@ -326,7 +306,7 @@ def test_mixed_precision_is_for_training(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["bert", "deberta"])
 def test_files_make_the_same_encoder(encoder_folders: Mapping[str, Path], kind: str) -> None:
-    bundle = load_bundle(encoder_folders[kind], layers=2, mixed_precision=True)
+    bundle = load_bundle(encoder_folders[kind], mixed_precision=True)
     with torch.no_grad():
         for parameter in bundle.network.parameters():
             parameter.add_(0.01)  # as if it had been trained
@@ -335,7 +315,7 @@ def test_files_make_the_same_encoder(encoder_folders: Mapping[str, Path], kind: 
     again = checkpoint.read_encoder_files(files)
     sentences = [*SENTENCES, words_of(200)]
     assert torch.equal(again.network.eval().predict(sentences), bundle.network.eval().predict(sentences))
-    assert again.network.mixed_precision and again.network.layers == 2
+    assert again.network.mixed_precision
     assert again.network.limit == bundle.network.limit
     assert checkpoint.encoder_files(again) == files
     assert all(parameter.requires_grad for parameter in again.network.parameters())

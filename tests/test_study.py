@@ -39,7 +39,6 @@ def study_file(tmp_path: Path, encoder_folders: dict[str, Path]) -> Path:
             "training.eval_frequency": 2,
             f"{MODEL}.backbone_settings.size_width": 8,
             f"{MODEL}.encoder.mixed_precision": False,
-            f"{MODEL}.encoder.layers": 2,
         },
         "variants": {
             "alone": {f"{MODEL}.mixture": None},

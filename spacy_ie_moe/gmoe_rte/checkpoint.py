@@ -16,9 +16,7 @@ from .schema import Schema
 from .sentence_encoder import SentenceEncoder
 
 TRIPLETS = Format("spacy_ie_moe.gmoe_rte", 1, {"width": int, "schema": dict, "settings": dict, "stripped": bool})
-ENCODER = Format(
-    "spacy_ie_moe.sentence_encoder", 1, {"encoder": dict, "layers": int, "mixed_precision": bool, "pad_id": int}
-)
+ENCODER = Format("spacy_ie_moe.sentence_encoder", 1, {"encoder": dict, "mixed_precision": bool, "pad_id": int})
 
 
 @dataclass
@@ -72,9 +70,7 @@ def read_triplet_files(files: Mapping[str, bytes], source: str | Path = "") -> T
     return bundle
 
 
-def load_sentence_encoder(
-    source: str, *, revision: str | None, layers: int, mixed_precision: bool
-) -> EncoderBundle:
+def load_sentence_encoder(source: str, *, revision: str | None, mixed_precision: bool) -> EncoderBundle:
     """The pretrained encoder of a folder or hub id."""
     try:
         pretrained = load_encoder(source, revision)
@@ -86,7 +82,7 @@ def load_sentence_encoder(
         ) from error
     pieces = WordPieces.from_pretrained(source, revision)
     config = portable(pretrained.config.to_diff_dict())
-    network = SentenceEncoder(config, pieces, layers=layers, mixed_precision=mixed_precision)
+    network = SentenceEncoder(config, pieces, mixed_precision=mixed_precision)
     network.encoder.load_state_dict(pretrained.state_dict())
     return EncoderBundle(network, config)
 
@@ -94,7 +90,7 @@ def load_sentence_encoder(
 def encoder_files(bundle: EncoderBundle) -> dict[str, bytes]:
     """The files of a sentence encoder."""
     network = bundle.network
-    fields = {"encoder": bundle.config, "layers": network.layers, "mixed_precision": network.mixed_precision}
+    fields = {"encoder": bundle.config, "mixed_precision": network.mixed_precision}
     return ENCODER.write(network, fields, network.pieces)
 
 
@@ -103,7 +99,6 @@ def read_encoder_files(files: Mapping[str, bytes], source: str | Path = "") -> E
     config = ENCODER.read_config(files, source)
     pieces = read_pieces(files, config, source)
     with no_init_weights():  # memory that is never written to is never taken
-        options = {name: config[name] for name in ("layers", "mixed_precision")}
-        network = SentenceEncoder(config["encoder"], pieces, **options)
+        network = SentenceEncoder(config["encoder"], pieces, mixed_precision=config["mixed_precision"])
     read_weights(network, files, source)
     return EncoderBundle(network, config["encoder"])

@@ -59,7 +59,6 @@ device = null
 name = "sentence-transformers/all-MiniLM-L6-v2"
 revision = null
 rate = 0.1
-layers = 1
 mixed_precision = false
 precision = "float32"
 device = null

@@ -177,7 +177,6 @@ class EncoderCodec(Codec["EncoderBundle"]):
 
     name: str
     revision: str | None
-    layers: int
     mixed_precision: bool
     precision: Precision
 
@@ -185,7 +184,7 @@ class EncoderCodec(Codec["EncoderBundle"]):
         from . import checkpoint
 
         return checkpoint.load_sentence_encoder(
-            self.name, revision=self.revision, layers=self.layers, mixed_precision=self.mixed_precision
+            self.name, revision=self.revision, mixed_precision=self.mixed_precision
         )
 
     def to_files(self, bundle: EncoderBundle) -> dict[str, bytes]:
@@ -219,7 +218,6 @@ def build_sentence_encoder(
     name: str = SMALL_ENCODER,
     revision: str | None = None,
     rate: float = 1.0,
-    layers: int = 1,
     mixed_precision: bool = False,
     precision: Literal["float32", "bfloat16", "int8"] = "float32",
     device: str | None = None,
@@ -227,12 +225,12 @@ def build_sentence_encoder(
     """``spacy_ie_moe.SentenceEncoder.v1``: a Hugging Face encoder of the component's own, fine-tuned with it.
 
     name: a folder or a hub id (with ``revision``). rate: its learning rate, as a factor of the optimizer's; 0 freezes
-    it. layers: how many of its last layers a vector is the mean of. mixed_precision: train in bfloat16 with float32
-    weights. precision: what prediction computes in. device: "cpu", "cuda", ...; default: that of spaCy.
+    it. mixed_precision: train in bfloat16 with float32 weights. precision: what prediction computes in. device:
+    "cpu", "cuda", ...; default: that of spaCy.
     """
     return wrap_network(
         "sentence_encoder",
-        EncoderCodec(name, revision, layers, mixed_precision, precision),
+        EncoderCodec(name, revision, mixed_precision, precision),
         learning=Learning({"": rate}),
         device=device,
         convert_inputs=_to_words,

@@ -44,7 +44,7 @@ class RTENetwork(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("alpha", alpha), ("beta", beta)):
-            if value < 0:
+            if not value >= 0:  # NaN neither
                 raise ValueError(f"{name} is {value!r}; expected 0 or more.")
         self.schema = schema
         self.weights = {"entities": alpha, "relations": beta}

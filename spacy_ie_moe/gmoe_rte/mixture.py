@@ -72,6 +72,8 @@ class Mixture(nn.Module):
         self.experts = _checked_experts(experts)
         if kernel not in KERNELS:
             raise ValueError(f"mixture.kernel is {kernel!r}; expected one of {', '.join(KERNELS)}.")
+        if not isinstance(layers, int) or layers < 0:
+            raise ValueError(f"mixture.layers is {layers!r}; expected a whole number of at least 0.")
         if heads < 1 or width % heads:
             raise ValueError(f"mixture.heads is {heads}; expected a divisor of the encoder's width {width}.")
         self.project = nn.ModuleDict({name: _projection(width, identity_init) for name in self.experts[:-1]})
@@ -110,7 +112,7 @@ class Mixture(nn.Module):
     def attention(self, features: Features) -> list[Tensor]:
         """Who listened to whom: gamma of each layer, [N, K, experts, experts], a row for each listener.
 
-        The "hetero" kernel's gammas are the sums over the words of the expert that is listened to.
+        The "hetero" kernel attends to words, not to experts; see ``HeteroGraph.attention`` for what it gives instead.
         """
         streams = self.streams(features.hidden)
         weights = []
@@ -232,9 +234,9 @@ class HeteroGraph(nn.Module):
         return F.relu(torch.stack(heard, dim=2)[mask])
 
     def attention(self, streams: Tensor, features: Features) -> Tensor:
-        """Attention is over words and normalised for each edge type, so all experts are heard alike: gamma is 1 / M.
+        """[N, K, M, M] how strongly each expert is heard: the norms of what the edges bring, which sum to 1.
 
-        What differs is the strength of what is heard; see the norms of the edges' outputs.
+        The weights of the edges themselves are over words, and the same for all heads here.
         """
         padded, mask = features.pad(streams)
         rows = []

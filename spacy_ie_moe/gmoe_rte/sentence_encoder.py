@@ -34,22 +34,15 @@ class SentenceEncoder(nn.Module):
     """Words to vectors: each sentence as [CLS] words [SEP]; a word is the mean of its pieces.
 
     Sentences beyond the encoder's limit are read in windows that overlap by half; their sentence vector is the mean
-    of the windows'. encoder_config: the encoder's ``config.json``. layers: how many of its last layers a vector is the
-    mean of; the last alone serves what the encoder was trained for, which for sentence encoders is no single word.
-    mixed_precision: train in bfloat16 with float32 weights, which CPUs with AVX512-BF16 do faster.
+    of the windows'. encoder_config: the encoder's ``config.json``. mixed_precision: train in bfloat16 with float32
+    weights, which CPUs with AVX512-BF16 do faster.
     """
 
-    def __init__(
-        self, encoder_config: dict[str, Any], pieces: WordPieces, *, mixed_precision: bool = False, layers: int = 1
-    ) -> None:
+    def __init__(self, encoder_config: dict[str, Any], pieces: WordPieces, *, mixed_precision: bool = False) -> None:
         super().__init__()
         self.pieces = pieces
-        self.layers = layers
         self.mixed_precision = mixed_precision
         self.encoder = build_encoder(encoder_config)
-        depth = self.encoder.config.num_hidden_layers
-        if not isinstance(layers, int) or isinstance(layers, bool) or not 1 <= layers <= depth:
-            raise ValueError(f"layers is {layers!r}; expected a whole number from 1 to the {depth} of the encoder.")
         limit = max_pieces(self.encoder.config)
         self.limit = None if limit is None else limit - len(pieces.prefix) - len(pieces.suffix)
 
@@ -98,7 +91,7 @@ class SentenceEncoder(nn.Module):
             ends.append(bounds[1:][window.own])
         device = self.encoder.device
         ids_there, mask_there = torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
-        hidden = read(self.encoder, ids_there, mask_there, mixed_precision=self.mixed_precision, layers=self.layers)
+        hidden = read(self.encoder, ids_there, mask_there, mixed_precision=self.mixed_precision)
         start, end = (torch.from_numpy(np.concatenate(bounds)).to(device) for bounds in (starts, ends))
         return hidden[:, 0], pool_pieces(hidden.flatten(0, 1), start, end, "mean")
 

@@ -60,6 +60,16 @@ class Sinet(nn.Module):
         super().__init__()
         if streams not in ("triplets", "experts"):
             raise ValueError(f"backbone_settings.streams is {streams!r}; expected 'triplets' or 'experts'.")
+        for name, value, least in (
+            ("max_span", max_span, 1),
+            ("size_width", size_width, 1),
+            ("negative_spans", negative_spans, 0),
+            ("negative_pairs", negative_pairs, 0),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(
+                    f"backbone_settings.{name} is {value!r}; expected a whole number of at least {least}."
+                )
         self.reads = (TRIPLETS,) if streams == "triplets" else ("entities", "relations", TRIPLETS)
         self.schema = schema
         self.max_span = max_span
