@@ -7,7 +7,7 @@ HERE = Path(__file__).parent
 setup(
     name="spacy_ie_moe",
     version="0.1.0",
-    description="Relation extraction for spaCy: zero-shot relations between the entities of any pipeline",
+    description="Relation extraction for spaCy: zero-shot between given entities, or trained together with them",
     long_description=(HERE / "README.md").read_text(encoding="utf8"),
     long_description_content_type="text/markdown",
     author="The spacy_ie_moe authors",
@@ -40,7 +40,7 @@ setup(
         "cuda13x": ["cupy-cuda13x>=13.6"],
         "report": ["matplotlib>=3.7"],
         "deberta": ["sentencepiece>=0.2", "protobuf>=4"],
-        "test": ["pytest>=8", "hypothesis>=6.100"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "matplotlib>=3.7", "spacy-transformers>=1.4,<1.5"],
         "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
     },
     entry_points={

@@ -1,6 +1,7 @@
 """Speed and memory of ``gmoe_rte``: its backbone SINET alone side by side with SINET and the mixture of experts.
 
-``python -m benchmarks.gmoe_speed [--sentences 551] [--turns 5] [--threads 1] [--quick] [--allocators]``
+``python -m benchmarks.gmoe_speed [--sentences 551] [--turns 5] [--threads 1] [--quick]
+[--allocator default]``
 
 All of spaCy is timed: ``nlp(doc)`` and ``nlp.pipe`` from documents of words to their relations, ``nlp.update`` from
 examples to the optimizer's step. Each measurement has a process of its own. The variants take turns (A B A B ...), so
@@ -10,7 +11,6 @@ A network that finds nothing is too fast, so each variant is trained a little fi
 
 from __future__ import annotations
 
-import ctypes.util
 import gc
 import itertools
 import json
@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -41,6 +41,7 @@ from thinc.api import Optimizer
 
 from benchmarks.glirel_speed import MB, ROOT, Worker, Writer, spread
 from benchmarks.reference_glirel import Work, peak_memory
+from benchmarks.study import TUNED_MALLOC
 from spacy_ie_moe.corpora import dygie
 from spacy_ie_moe.corpora.location import find_file
 from spacy_ie_moe.corpora.reader import make_example, read_docs
@@ -54,7 +55,8 @@ MOST_EXTRA = 10.0
 """Percent of inference time that the mixture may cost."""
 TYPES = ("Generic", "Material", "Method", "Metric", "OtherScientificTerm", "Task")
 LABELS = ("COMPARE", "CONJUNCTION", "EVALUATE-FOR", "FEATURE-OF", "HYPONYM-OF", "PART-OF", "USED-FOR")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
+ALLOCATORS = {"tuned": TUNED_MALLOC, "default": {}}
+"""Environment variables of each."""
 
 
 @dataclass(frozen=True)
@@ -93,32 +95,6 @@ class Reference:
 
 REFERENCES = {("inference", 1): Reference(33.6, 905, 2.0), ("training", 4): Reference(13.0, 1507, 1.3)}
 """By kind and batch of the task."""
-
-
-@dataclass(frozen=True)
-class Allocator:
-    """environment: of the process. mallopt: glibc's parameters by number, set before anything else is done."""
-
-    environment: dict[str, str] = field(default_factory=dict)
-    mallopt: dict[int, int] = field(default_factory=dict)
-
-
-def find_allocators() -> dict[str, Allocator]:
-    """The settings of glibc's malloc that may matter, and the other allocators that are installed."""
-    trim, mmap, pad = "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"
-    large, tunables = str(2**30), f"glibc.malloc.trim_threshold={2**32}:glibc.malloc.mmap_threshold={2**30}"
-    found = {
-        "default": Allocator(),
-        "trim": Allocator({trim: str(2**32)}),
-        "mmap": Allocator({mmap: large}),
-        "both": Allocator({trim: str(2**32), mmap: large}),
-        "tunables": Allocator({"GLIBC_TUNABLES": tunables}),
-        "both+pad": Allocator({trim: str(2**32), mmap: large, pad: str(2**26)}),
-        "mallopt": Allocator(mallopt={M_TRIM_THRESHOLD: -1, M_MMAP_THRESHOLD: 2**30}),
-        "mallopt-no-mmap": Allocator(mallopt={M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0}),
-    }
-    libraries = {name: ctypes.util.find_library(name) for name in ("jemalloc", "tcmalloc", "tcmalloc_minimal")}
-    return found | {name: Allocator({"LD_PRELOAD": path}) for name, path in libraries.items() if path}
 
 
 # Data
@@ -170,9 +146,6 @@ def answer() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     request = json.loads(sys.stdin.readline())
-    for parameter, value in request["mallopt"].items():
-        if not ctypes.CDLL(None).mallopt(int(parameter), value):
-            raise ValueError(f"mallopt({parameter}, {value}) was refused.")
     torch.set_num_threads(request["threads"])
     print(json.dumps(OPERATIONS[request["kind"]](request)), file=answers, flush=True)
 
@@ -273,42 +246,37 @@ class Setup:
     trained: int
     steps: int
     warm: int
+    allocator: str
 
 
-@dataclass(frozen=True)
-class Way:
-    """A variant under an allocator."""
-
-    name: str
-    variant: str
-    allocator: Allocator = Allocator()
-
-
-def ask(setup: Setup, task: Task, way: Way, turn: int = 0) -> Work:
+def ask(setup: Setup, task: Task, variant: str = "", turn: int = 0) -> Work:
     """What a new process answers. Raises ``WorkerError`` if it dies."""
     command = [sys.executable, "-c", "from benchmarks.gmoe_speed import answer; answer()"]
-    environment = {"OMP_NUM_THREADS": str(setup.threads), **way.allocator.environment}
-    worker = Worker(f"{task.name}, {way.name}", command, environment, Path(setup.folder, "log.txt"))
+    environment = {"OMP_NUM_THREADS": str(setup.threads), **ALLOCATORS[setup.allocator]}
+    worker = Worker(f"{task.name}, {variant}", command, environment, Path(setup.folder, "log.txt"))
     try:
-        return worker.ask(
-            **asdict(setup), **asdict(task), variant=way.variant, mallopt=way.allocator.mallopt, seed=turn
-        )
+        return worker.ask(**asdict(setup), **asdict(task), variant=variant, seed=turn)
     finally:
         worker.close()
 
 
-def take_turns(setup: Setup, task: Task, ways: list[Way]) -> list[Work]:
-    """A row for each way, which the ways took turns for; "ratio" is that of the times to the first way's, by turn."""
+def take_turns(setup: Setup, task: Task) -> list[Work]:
+    """A row for each variant, which take turns."""
     runs: dict[str, list[Work]] = defaultdict(list)
-    for turn, way in itertools.product(range(setup.turns), ways):
-        runs[way.name].append(ask(setup, task, way, turn))
-    first = runs[ways[0].name]
+    for turn, variant in itertools.product(range(setup.turns), VARIANTS):
+        runs[variant].append(ask(setup, task, variant, turn))
+    return make_rows(task, runs)
+
+
+def make_rows(task: Task, runs: dict[str, list[Work]]) -> list[Work]:
+    """The medians of each variant's turns; "ratio" is that of the times to the first variant's, by turn."""
+    first = next(iter(runs.values()))
     rows = []
-    for name, of_way in runs.items():
-        middle = {key: median(run[key] for run in of_way) for key in of_way[0]}
-        speed = spread([1 / run["seconds"] for run in of_way])
-        ratio = [run["seconds"] / base["seconds"] for run, base in zip(of_way, first, strict=True)]
-        rows.append({"task": task.name, "name": name, **middle, "speed": speed, "ratio": ratio, "runs": of_way})
+    for name, turns in runs.items():
+        middle = {key: median(run[key] for run in turns) for key in turns[0]}
+        speed = spread([1 / run["seconds"] for run in turns])
+        ratio = [run["seconds"] / base["seconds"] for run, base in zip(turns, first, strict=True)]
+        rows.append({"task": task.name, "name": name, **middle, "speed": speed, "ratio": ratio, "runs": turns})
     return rows
 
 
@@ -355,14 +323,12 @@ def main(
     model_mixture: Path | None = typer.Option(None, help="A trained pipeline of SINET and the mixture."),
     change: list[str] = typer.Option([], help="NAME=VALUE: a setting of the config, for what is trained here."),
     work_folder: Path | None = typer.Option(None, help="Keep the models that are trained here between runs."),
-    allocator: str = typer.Option("default", help=f"Allocator: {', '.join(find_allocators())}."),
-    allocators: bool = typer.Option(False, help="Instead: SINET and the mixture under each allocator."),
+    allocator: str = typer.Option("tuned", help=f"Settings of glibc's malloc: {', '.join(ALLOCATORS)}."),
     output: Path | None = typer.Option(None, help="JSON file for all figures."),
 ) -> None:
     """Print speed and memory of both variants in each task, and whether they are what was wanted."""
-    known = find_allocators()
-    if allocator not in known:
-        raise typer.BadParameter(f"{allocator!r}; expected one of {', '.join(known)}.", param_hint="--allocator")
+    if allocator not in ALLOCATORS:
+        raise typer.BadParameter(f"{allocator!r}; expected one of {', '.join(ALLOCATORS)}.", param_hint="--allocator")
     if quick:
         sentences, turns = min(sentences, 24), 1
     encoder = str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
@@ -372,20 +338,15 @@ def main(
         models = {"alone": model_alone or made["alone"], "mixture": model_mixture or made["mixture"]}
         resolved = {name: str(path.resolve()) for name, path in models.items()}
         changes = parse_config_overrides([f"--{setting}" for setting in change])
-        setup = Setup(folder, resolved, changes, encoder, threads, turns, sentences, trained, steps, warm)
+        setup = Setup(folder, resolved, changes, encoder, threads, turns, sentences, trained, steps, warm, allocator)
         source = write_data(data, Path(folder), sentences, trained)
         print(f"{source}; {threads} threads, {turns} turns, {encoder}, allocator {allocator}", flush=True)
-        ask(setup, Task("prepare", 8), Way("both", ""))
-        if allocators:
-            ways = [Way(name, "mixture", one) for name, one in known.items()]
-        else:
-            ways = [Way(name, name, known[allocator]) for name in VARIANTS]
+        ask(setup, Task("prepare", 8))
         results = []
         for task in QUICK_TASKS if quick else TASKS:
-            rows = take_turns(setup, task, ways)
+            rows = take_turns(setup, task)
             print_rows(rows)
-            if not allocators:
-                print_verdict(task, rows)
+            print_verdict(task, rows)
             results += rows
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.study assets/studies/scierc.json training/scierc --seeds 0,1,2`` trains what the study file
 names, each run in a process of its own, into ``training/scierc/VARIANT/SEED``. A run whose config, settings and corpora
-have not changed is skipped. ``benchmarks.study_report`` makes a page of the runs.
+have not changed is skipped. ``runs.json`` names the runs of the last call, of which ``benchmarks.study_report`` makes a
+page.
 
 A study file is JSON: ``config``; ``corpora`` (train, dev, test: .spacy files); ``overrides`` of the config for all
 variants; ``variants``, by name what differs; or ``grid``, by setting the values, of which every combination is a
@@ -30,6 +31,10 @@ import typer
 
 THRESHOLDS = [step / 100 for step in range(10, 91, 5)]
 """Thresholds of relations to choose from."""
+
+
+TUNED_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
+"""Lets glibc keep the memory that PyTorch frees and soon takes again, instead of clearing pages for it every time."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +102,17 @@ def study(
     """Train and score the variants of a study."""
     try:
         read = Study.read(path, {name.strip() for name in only.split(";") if name.strip()})
-        runs = list(_runs(read, [int(seed) for seed in seeds.split(",")], output, encoder))
+        runs = list(_runs(read, _read_seeds(seeds), output, encoder))
         missing = [str(file) for file in (read.config, *read.corpora.values()) if not file.is_file()]
         if missing:
             raise ValueError(f"{missing[0]} is not there; expected the study's config and corpora.")
     except ValueError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    output.mkdir(parents=True, exist_ok=True)
+    folders = [str(run.folder.relative_to(output)) for run in runs]
+    (output / "runs.json").write_text(json.dumps(folders, indent=2), "utf8")
+    threads = max(1, _cores() // jobs)
     with ThreadPoolExecutor(jobs) as pool:
         worked = list(pool.map(lambda run: _do(run, gpu_id, threads), runs))
     failed = [run for run, ok in zip(runs, worked, strict=True) if not ok]
@@ -124,6 +132,18 @@ def _runs(study: Study, seeds: list[int], output: Path, encoder: str | None) -> 
             yield Run(study, variant, seed, everything, output / slug / str(seed))
 
 
+def _read_seeds(text: str) -> list[int]:
+    try:
+        return list(dict.fromkeys(int(seed) for seed in text.split(",")))
+    except ValueError:
+        raise ValueError(f"--seeds is {text!r}; expected whole numbers separated by commas.") from None
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _do(run: Run, gpu_id: int, threads: int) -> bool:
     """Train and score one run unless that is done; whether it worked."""
     name = f"{run.variant}, seed {run.seed}"
@@ -132,7 +152,7 @@ def _do(run: Run, gpu_id: int, threads: int) -> bool:
         return True
     shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.mkdir(parents=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**TUNED_MALLOC, **os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     started = time.perf_counter()
     with open(run.folder / "train.log", "w", encoding="utf8") as log:
         ok = not subprocess.call(_command(run, gpu_id), stdout=log, stderr=subprocess.STDOUT, env=environment)

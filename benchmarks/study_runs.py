@@ -179,8 +179,13 @@ def read_run(path: Path) -> Run:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """All runs below a folder, in the order of their paths."""
-    runs = [read_run(path) for path in sorted(folder.rglob("scores.json"))]
+    """The runs that ``runs.json`` of a folder names, or where it has none all below it, in the order of their paths."""
+    manifest = folder / "runs.json"
+    if manifest.is_file():
+        paths = [folder / name / "scores.json" for name in json.loads(manifest.read_text("utf8"))]
+    else:
+        paths = list(folder.rglob("scores.json"))
+    runs = [read_run(path) for path in sorted(paths) if path.is_file()]
     if not runs:
         raise ValueError(f"{folder} has no scores.json at any depth; expected one for each training.")
     return runs

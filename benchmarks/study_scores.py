@@ -6,6 +6,7 @@ and writes ``scores.json``.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -35,12 +36,13 @@ def score_run(folder: Path) -> None:
     result = {
         **run,
         "threshold": threshold,
-        "best_step": max(curve, key=lambda point: point["rel_plus"])["step"],
+        "best_step": max(reversed(curve), key=lambda point: point["rel_plus"])["step"],  # spaCy keeps the last
         "trainable_parameters": sum(p.numel() for p in _networks(pipe)),
         "curve": curve,
         **{name: of_threshold[threshold].to_json() for name, of_threshold in scores.items()},
     }
-    srsly.write_json(folder / "scores.json", result)
+    srsly.write_json(folder / "scores.tmp", result)
+    os.replace(folder / "scores.tmp", folder / "scores.json")  # an interrupted run leaves none
 
 
 def score_at(nlp: Language, corpus: Path, thresholds: list[float]) -> dict[float, TripletScores]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 Pieces = tuple[int, ...]
@@ -33,6 +34,9 @@ class WordPieces:
     def __init__(self, tokenizer: Tokenizer, pad_id: int) -> None:
         self.tokenizer = tokenizer
         self.pad_id = pad_id
+        if isinstance(tokenizer.pre_tokenizer, ByteLevel):
+            # Words come one by one: without the space before it, each would be read as glued to the one before.
+            tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True

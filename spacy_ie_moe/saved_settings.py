@@ -26,7 +26,9 @@ class SavedSettings:
     def read(self, text: str) -> dict[str, Any]:
         """The settings that were saved, but for those that the present config sets to something else than then."""
         return {
-            name: entry["value"] for name, entry in json.loads(text).items() if not self._is_override(name, entry)
+            name: entry["value"]
+            for name, entry in json.loads(text).items()
+            if name in self.configured and not self._is_override(name, entry)
         }
 
     def _is_override(self, name: str, entry: Mapping[str, Any]) -> bool:

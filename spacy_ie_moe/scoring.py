@@ -174,15 +174,21 @@ def macro_average(counts: Iterable[Counts]) -> Means:
 
 
 def relation_triples(
-    doc: Doc, *, symmetric: Collection[str] = (), inverse: Mapping[str, str] | None = None, strict: bool = False
+    doc: Doc,
+    *,
+    symmetric: Collection[str] = (),
+    inverse: Mapping[str, str] | None = None,
+    strict: bool = False,
+    types: Mapping[tuple[int, int], str] | None = None,
 ) -> set[Triple]:
     """``doc._.relations`` as a set; an argument is ``(start, end)``, and its entity type too if ``strict``.
 
     Offsets count non-whitespace characters. Relations whose label is in ``symmetric`` are turned so that the
     first argument in the text is the head, and those whose label is in ``inverse`` become the label that says the
-    same of the reversed pair. Raises ``ValueError`` for a relation that is none of ``doc``.
+    same of the reversed pair. types: of spans of tokens, for relations that do not say those of their arguments.
+    Raises ``ValueError`` for a relation that is none of ``doc``.
     """
-    inverse = inverse or {}
+    inverse, types = inverse or {}, types or {}
     offsets = _boundaries(doc)
     triples = set()
     for relation in doc._.relations:
@@ -191,8 +197,8 @@ def relation_triples(
         head: tuple[Any, ...] = (offsets[head_start], offsets[head_end])
         tail: tuple[Any, ...] = (offsets[tail_start], offsets[tail_end])
         if strict:
-            head += (relation.get("head_label") or "",)
-            tail += (relation.get("tail_label") or "",)
+            head += (relation.get("head_label") or types.get((head_start, head_end), ""),)
+            tail += (relation.get("tail_label") or types.get((tail_start, tail_end), ""),)
         if label in inverse:
             head, tail, label = tail, head, inverse[label]
         if label in symmetric:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from .gmoe_rte.gold import gold_entities
@@ -83,25 +83,38 @@ def score_triplets(
     for example in examples:
         reference, predicted = example.reference, example.predicted
         check_same_text(reference, predicted)
-        entities = [
-            {Triple(start, end, label) for start, end, label in entity_set(doc, spans)}
-            for doc, spans in (
-                (reference, gold_entities(reference, spans_key)),
-                (predicted, predicted.spans.get(spans_key, predicted.ents)),
-            )
+        sides = [
+            _Side(reference, list(gold_entities(reference, spans_key))),
+            _Side(predicted, list(predicted.spans.get(spans_key, predicted.ents))),
         ]
         for mode, levels in scores.modes.items():
-            levels["ent"].add(*entities)
-            for level, strict in (("rel", False), ("rel_plus", True)):
-                levels[level].add(*(_triples(doc, symmetric, mode, strict) for doc in (reference, predicted)))
+            levels["ent"].add(*(side.entities() for side in sides))
+            levels["rel"].add(*(side.relations(symmetric, mode, strict=False) for side in sides))
+            levels["rel_plus"].add(*(side.relations(symmetric, mode, strict=True) for side in sides))
     return scores
 
 
-def _triples(doc: Doc, symmetric: Collection[str], mode: str, strict: bool) -> set[Triple]:
-    triples = relation_triples(doc, symmetric=symmetric if mode == "canonical" else (), strict=strict)
-    if mode == "doubled":
-        triples |= {Triple(tail, head, label) for head, tail, label in triples if label in symmetric}
-    return triples
+@dataclass(frozen=True)
+class _Side:
+    """Gold or prediction: a document and its entities."""
+
+    doc: Doc
+    spans: list[Span]
+
+    def entities(self) -> set[Triple]:
+        return {Triple(start, end, label) for start, end, label in entity_set(self.doc, self.spans)}
+
+    def relations(self, symmetric: Collection[str], mode: str, *, strict: bool) -> set[Triple]:
+        # Of several types at one place the first counts, which is the one that is learnt.
+        types = {(span.start, span.end): span.label_ for span in reversed(self.spans)}
+        turned = symmetric if mode == "canonical" else ()
+        triples = relation_triples(self.doc, symmetric=turned, strict=strict, types=types)
+        return _doubled(triples, symmetric) if mode == "doubled" else triples
+
+
+def _doubled(triples: set[Triple], symmetric: Collection[str]) -> set[Triple]:
+    """The triples, and the reverse of the symmetric ones."""
+    return triples | {Triple(tail, head, label) for head, tail, label in triples if label in symmetric}
 
 
 @dataclass(frozen=True)

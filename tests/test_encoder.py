@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoModel, BertConfig, DebertaV2Config, RobertaConfig
 
@@ -70,6 +70,15 @@ def test_copies_split_special_tokens_too(pieces: WordPieces, how: str) -> None:
     assert again(WORDS) == pieces(WORDS)
     assert not is_forged(again)
     assert again(SPECIAL) == pieces(SPECIAL)
+
+
+def test_byte_level_words_are_those_of_running_text() -> None:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>"], show_progress=False)
+    tokenizer.train_from_iterator(["the cat sat on the mat"] * 5, trainer)
+    running = tokenizer.encode(" the cat sat", add_special_tokens=False).ids
+    assert [piece for word in WordPieces(tokenizer, 0)(["the", "cat", "sat"]) for piece in word] == running
 
 
 @pytest.mark.parametrize("word", ["", " ", "\n", "\x00", "\u200b", "\u0301"])

@@ -19,6 +19,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
 from spacy_ie_moe.corpora.reader import make_example
+from spacy_ie_moe.gmoe_rte.sentences import split_sentences
 from spacy_ie_moe.relations import make_relation
 from spacy_ie_moe.torch_wrapper import clip_gradients
 from spacy_ie_moe.triplet_scoring import score_triplets
@@ -219,10 +220,14 @@ def test_listens_to_a_shared_tok2vec(make_gmoe: Make, tmp_path: Path) -> None:
     train(nlp, make_examples(nlp, 40), 150)
     assert nlp.get_pipe("tok2vec").model.to_bytes() != before, "no gradient reached the shared tok2vec"
     assert min(scores_on(nlp, make_examples(nlp, 20, seed=3))) > 0.9
-    nlp.to_disk(tmp_path)
-    again = spacy.load(tmp_path)
-    for left, right in zip(nlp.pipe(texts_of(nlp)), again.pipe(texts_of(again)), strict=True):
-        assert found_in(left) == found_in(right)
+    nlp.to_disk(tmp_path / "shared")
+    found = [found_in(doc) for doc in nlp.pipe(texts_of(nlp))]
+    nlp.replace_listeners("tok2vec", "gmoe_rte", ["model.encoder.tok2vec"])
+    nlp.remove_pipe("tok2vec")
+    nlp.to_disk(tmp_path / "own")
+    for name in ("shared", "own"):
+        again = spacy.load(tmp_path / name)
+        assert [found_in(doc) for doc in again.pipe(texts_of(again))] == found
 
 
 def test_listens_to_a_shared_transformer(
@@ -244,7 +249,11 @@ def test_listens_to_a_shared_transformer(
         nlp.add_pipe("transformer", config={"model": model})
 
     nlp = make_gmoe(encoder={"@architectures": "spacy_ie_moe.TransformerSentences.v1"}, before=add_transformer)
-    train(nlp, make_examples(nlp, 40), 80, rate=0.002)
+    empty = Doc(nlp.vocab, words=[])
+    nlp.update([make_example(empty, gold_ents=False), *make_examples(nlp, 2)])
+    nlp.update([make_example(empty, gold_ents=False)])
+    assert [len(doc) for doc in nlp.pipe([Doc(nlp.vocab, words=[]), Doc(nlp.vocab, words=["alice"])])] == [0, 1]
+    train(nlp, make_examples(nlp, 40), 160, rate=0.002)
     assert min(scores_on(nlp, make_examples(nlp, 20, seed=3))) > 0.8
     nlp.to_disk(tmp_path)
     again = spacy.load(tmp_path)
@@ -369,13 +378,39 @@ def test_gold_of_another_tokenisation(make_gmoe: Make) -> None:
         words=["al", "ice", "smith", "works", "for", "acme", "."],
         spaces=[False, True, True, True, True, True, False],
     )
-    from spacy_ie_moe.gmoe_rte.sentences import split_sentences
-
     reference_text = reference.text
     assert finer.text == reference_text.strip() or finer.text == reference_text
     (extraction,) = pipe._gold([Example(finer, reference)], split_sentences([finer], by_sentence=True))
     assert [(e.start, e.end) for e in extraction.entities] == [(0, 3), (5, 6)]
     assert len(extraction.triplets) == 1
+
+
+def test_gold_of_other_white_space_and_tokens(make_gmoe: Make) -> None:
+    nlp = make_gmoe()
+    pipe: Any = nlp.get_pipe("gmoe_rte")
+    reference = Doc(nlp.vocab, words=["alice", "smith", "lives", "in", "paris", "."])
+    spans = [Span(reference, 0, 2, label="PER"), Span(reference, 4, 5, label="LOC")]
+    reference.spans["gmoe_rte"] = spans
+    reference._.relations = [make_relation(*spans, "lives in")]
+    for words, spaces, expected in (
+        (["alice", "smith", "lives", "in", "paris", "."], [True, True, True, True, False, False], [(0, 2), (4, 5)]),
+        (["alice", "  ", "smith", "lives", "in", "paris."], [True] * 6, [(0, 3)]),
+        (["alice", "smithlives", "in", "paris", "."], [True] * 5, [(3, 4)]),
+    ):
+        predicted = Doc(nlp.vocab, words=words, spaces=spaces)
+        (extraction,) = pipe._gold([Example(predicted, reference)], split_sentences([predicted], by_sentence=True))
+        assert [(e.start, e.end) for e in extraction.entities] == expected
+        assert len(extraction.triplets) == (len(expected) == 2)
+
+
+def test_pairs_whose_relation_is_not_recorded_are_unknown(make_gmoe: Make) -> None:
+    nlp = make_gmoe()
+    doc = gold_doc(nlp, random.Random(0))
+    head, tail = list(doc.spans["gmoe_rte"])[:2]
+    doc.user_data["ignored_pairs"] = [[tail.start, tail.end, head.start, head.end], [0, 1, 3, 4]]
+    example = make_example(doc, gold_ents=False)
+    (extraction,) = nlp.get_pipe("gmoe_rte")._gold([example], split_sentences([example.predicted], by_sentence=True))
+    assert extraction.unknown == {(1, 0)}
 
 
 # --- what it writes -----------------------------------------------------------------------------------------------
@@ -418,6 +453,14 @@ def test_ents_of_overlapping_spans_are_the_most_probable(trained: Language) -> N
     trained.get_pipe("gmoe_rte").set_annotations([doc], [[(0, Extraction(entities, []))]])
     assert [(ent.start, ent.end) for ent in doc.ents] == [(0, 2), (4, 5)]
     assert len(doc.spans["gmoe_rte"]) == 4
+
+
+def test_blocked_tokens_stay_blocked(trained: Language) -> None:
+    doc = Doc(trained.vocab, words=["alice", "smith", "works", "for", "acme"])
+    doc.set_ents([], blocked=[doc[4:5]])
+    doc = trained(doc)
+    assert [ent.label_ for ent in doc.ents] == ["PER"] and doc[4].ent_iob_ == "B" and not doc[4].ent_type
+    assert len(doc._.relations) == 1, "spans and relations are not concerned"
 
 
 # --- invariances ------------------------------------------------------------------------------------------------
@@ -503,6 +546,18 @@ def test_attention_can_be_read(trained: Language) -> None:
 # --- odd documents ------------------------------------------------------------------------------------------------
 
 
+def test_what_only_training_reads_follows_the_config(make_gmoe: Make, tmp_path: Path) -> None:
+    make_gmoe().to_disk(tmp_path)
+    model = "components.gmoe_rte.model"
+    again = spacy.load(tmp_path, config={f"{model}.alpha": 0.0, f"{model}.encoder.mixed_precision": True})
+    pipe: Any = again.get_pipe("gmoe_rte")
+    assert pipe.bundle.network.weights == {"entities": 0.0, "relations": 0.1}
+    assert pipe.model.layers[0].shims[0].bundle.network.mixed_precision
+    assert pipe.symmetric == ("spouse",)
+    pipe = spacy.load(tmp_path, config={"components.gmoe_rte.symmetric": []}).get_pipe("gmoe_rte")
+    assert pipe.symmetric == ("spouse",), "the network has learnt with it"
+
+
 @pytest.mark.parametrize(
     "words",
     [[], ["a"], [" "], ["\n", "\t"], ["\x00", "\u200b", "😀"], ["e\u0301"] * 3, ["x" * 5000], ["alice"] * 400],
@@ -534,7 +589,7 @@ def test_a_bad_document_costs_no_other(trained: Language, monkeypatch: pytest.Mo
     assert [len(doc._.relations) for doc in good] == [1, 1]
 
 
-def test_without_network(encoder_folders: dict[str, Path]) -> None:
+def test_without_network(no_network: None) -> None:
     nlp = spacy.blank("en")
     nlp.add_pipe("gmoe_rte")
     with pytest.raises(ValueError, match=r"nlp\.initialize"):

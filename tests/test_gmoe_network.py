@@ -238,7 +238,7 @@ def test_what_is_around_the_kernel(residual: bool, norm: bool, gate: float | Non
     streams = mixture.streams(features.hidden)
     expected = layer.kernel(streams, features)
     if gate is not None:
-        assert torch.equal(layer.gate, torch.full((3, 1), gate))
+        assert torch.equal(layer.gate, torch.full((3,), gate))
         nn.init.normal_(layer.gate)
         expected = torch.stack([expected[:, expert] * layer.gate[expert] for expert in range(3)], dim=1)
     if residual:
@@ -523,6 +523,22 @@ def test_the_reverse_of_a_relation_is_a_negative_pair() -> None:
     assert labels_of(sample(entities, [Triplet(1, 0, spouse)])) == {(0, 1): [spouse], (1, 0): []}
     both = [Triplet(1, 0, spouse), Triplet(1, 0, 0), Triplet(0, 1, 2)]
     assert labels_of(sample(entities, both)) == {(0, 1): [spouse, 2], (1, 0): [0]}
+
+
+def test_unknown_pairs_are_no_negatives() -> None:
+    entities = [Entity(0, 1, 0), Entity(2, 3, 1), Entity(4, 5, 1)]
+    gold = Extraction(entities, [Triplet(0, 1, 2)], frozenset({(1, 0), (2, 1)}))
+    targets = Sampler(SCHEMA, 3, 100, 100)(np.array([6]), [gold], np.random.default_rng(0))
+    assert labels_of(targets) == {(0, 1): [2], (0, 2): [], (1, 2): [], (2, 0): []}
+
+
+@given(st.integers(0, 12), st.integers(0, 40), st.data())
+def test_negative_pairs_are_other_pairs_and_as_many_as_wanted(size: int, wanted: int, data: st.DataObject) -> None:
+    pairs = {(head, tail) for head in range(size) for tail in range(size) if head != tail}
+    known = data.draw(st.sets(st.sampled_from(sorted(pairs)))) if pairs else set()
+    drawn = Sampler(SCHEMA, 3, 100, wanted)._negatives(size, known, np.random.default_rng(0))
+    assert len(set(drawn)) == len(drawn) == min(wanted, len(pairs - known))
+    assert set(drawn) <= pairs - known
 
 
 def test_sentences_without_entities_and_of_one_word() -> None:

@@ -9,7 +9,7 @@ import pytest
 from spacy.vocab import Vocab
 
 from benchmarks import gmoe_speed
-from benchmarks.gmoe_speed import MB, ONE_BY_ONE, Allocator, Setup, Task, Way
+from benchmarks.gmoe_speed import MB, ONE_BY_ONE
 
 from .test_benchmarks import run
 
@@ -18,7 +18,7 @@ def test_quick_run(encoder_folders: dict[str, Path], tmp_path: Path) -> None:
     output = tmp_path / "figures.json"
     printed = run(
         *("gmoe_speed", "--quick", "--data", str(tmp_path / "train.json"), "--encoder", str(encoder_folders["bert"])),
-        *("--sentences", "8", "--change", "components.gmoe_rte.model.encoder.layers=2", "--output", str(output)),
+        *("--sentences", "8", "--change", "components.gmoe_rte.model.alpha=0.5", "--output", str(output)),
     )
     assert printed.startswith("GENERATED sentences")
     assert "alone: " in printed and "the mixture takes " in printed
@@ -40,18 +40,14 @@ def test_generated_sentences_are_the_same_every_time() -> None:
     assert len({doc.text for doc in first}) == 5
 
 
-def test_ways_take_turns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[tuple[str, int]] = []
-
-    def ask(setup: Setup, task: Task, way: Way, turn: int) -> dict[str, float]:
-        asked.append((way.name, turn))
-        seconds = {"a": [1.0, 2.0, 4.0], "b": [1.1, 2.1, 6.0]}[way.name][turn]
-        return {"seconds": seconds, "peak": 10.0 * turn}
-
-    monkeypatch.setattr(gmoe_speed, "ask", ask)
-    setup = Setup(str(tmp_path), {}, {}, "", threads=1, turns=3, sentences=1, trained=1, steps=1, warm=1)
-    first, second = gmoe_speed.take_turns(setup, ONE_BY_ONE, [Way(name, "alone") for name in "ab"])
-    assert asked == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+def test_rows_of_turns() -> None:
+    seconds = {"alone": [1.0, 2.0, 4.0], "mixture": [1.1, 2.1, 6.0]}
+    runs = {
+        name: [{"seconds": of_turn, "peak": 10.0 * turn} for turn, of_turn in enumerate(turns)]
+        for name, turns in seconds.items()
+    }
+    first, second = gmoe_speed.make_rows(ONE_BY_ONE, runs)
+    assert [row["name"] for row in (first, second)] == ["alone", "mixture"]
     assert first["speed"] == (0.5, 0.25, 1.0) and first["ratio"] == [1, 1, 1] and first["peak"] == 10
     assert second["ratio"] == pytest.approx([1.1, 1.05, 1.5])
 
@@ -71,10 +67,3 @@ def test_verdicts(
     printed = capsys.readouterr().out
     assert all(verdict in printed for verdict in verdicts)
     assert ("MISSED" in printed) == (speed < 67.2)
-
-
-def test_installed_allocators_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctypes.util.find_library", {"jemalloc": "libjemalloc.so.2"}.get)
-    found = gmoe_speed.find_allocators()
-    assert found["jemalloc"].environment == {"LD_PRELOAD": "libjemalloc.so.2"}
-    assert "tcmalloc" not in found and found["default"] == Allocator()

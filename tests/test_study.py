@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import spacy
+from spacy.cli._util import app as spacy_app
 from spacy.tokens import DocBin
 from typer.testing import CliRunner
 
 from benchmarks.study import Study, study
+from benchmarks.study_runs import read_runs
 from benchmarks.study_scores import best_threshold
 from spacy_ie_moe.triplet_scoring import score_triplets
 
@@ -76,8 +78,10 @@ def test_trains_scores_and_skips_what_is_done(study_file: Path, tmp_path: Path) 
     content = json.loads(study_file.read_text())
     content["variants"] = {"alone": {**content["variants"]["alone"], f"{MODEL}.backbone_settings.dropout": 0.5}}
     study_file.write_text(json.dumps(content))
+    assert len(read_runs(runs)) == 2
     code, output = run(str(study_file), str(runs), "--seeds", "3")
     assert "test Ent" in output, "a changed setting is no reason to skip"
+    assert [scores["variant"] for scores in read_runs(runs)] == ["alone"], "a run of an earlier call is on no page"
 
 
 def test_says_what_is_wrong(study_file: Path, tmp_path: Path) -> None:
@@ -113,3 +117,18 @@ def test_threshold_of_the_best_rel_plus() -> None:
     for threshold, doc in ((0.1, wrong), (0.2, right), (0.3, right)):
         scores[threshold] = score_triplets([type(example)(doc, example.reference)])
     assert best_threshold(scores) == 0.2
+
+
+@pytest.mark.parametrize("command", ["init labels", "debug data"])
+def test_spacy_commands_read_the_config(command: str, study_file: Path, tmp_path: Path) -> None:
+    corpora = json.loads(study_file.read_text())["corpora"]
+    paths = ["--paths.train", corpora["train"], "--paths.dev", corpora["dev"]]
+    encoder = ["--paths.encoder", json.loads(study_file.read_text())["overrides"]["paths.encoder"]]
+    target = [str(tmp_path / "labels")] if command == "init labels" else []
+    result = CliRunner().invoke(spacy_app, [*command.split(), str(CONFIG), *target, *paths, *encoder])
+    if not target:
+        assert "checks passed" in result.output, result.output  # and that 12 documents are few
+    else:
+        assert result.exit_code == 0, result.output
+        labels = json.loads((tmp_path / "labels" / "gmoe_rte.json").read_text())
+        assert set(labels) == {"entities", "relations"} and "spouse" in labels["relations"]

@@ -93,6 +93,15 @@ def test_gold_of_a_converter_or_of_doc_ents() -> None:
     assert counts(score(predicted, plain), "canonical", "ent") == (1, 1, 0)
 
 
+def test_relations_without_types_have_those_of_their_entities() -> None:
+    predicted = make([ALICE, BOB, ACME], [(0, 1, "spouse"), (0, 2, "works for")])
+    gold = make([ALICE, BOB, (6, 7, "LOC")], [(0, 1, "spouse"), (0, 2, "works for")])
+    gold._.relations = [{**relation, "head_label": "", "tail_label": ""} for relation in gold._.relations]
+    assert counts(score(predicted, gold), "canonical", "rel_plus") == (1, 1, 1)
+    gold._.relations = [{**gold._.relations[0], "head_label": "LOC"}]
+    assert counts(score(predicted, gold), "canonical", "rel_plus") == (0, 2, 1), "a type that is there counts"
+
+
 def test_other_tokens_of_the_same_text() -> None:
     finer = Doc(NLP.vocab, words=["al", "ice", *WORDS[1:]], spaces=[False, *[True] * len(WORDS)])
     spans = [Span(finer, 0, 2, label="PER"), Span(finer, 3, 4, label="PER")]

@@ -16,7 +16,7 @@ from .schema import Schema
 from .sentence_encoder import SentenceEncoder
 
 TRIPLETS = Format("spacy_ie_moe.gmoe_rte", 1, {"width": int, "schema": dict, "settings": dict, "stripped": bool})
-ENCODER = Format("spacy_ie_moe.sentence_encoder", 1, {"encoder": dict, "mixed_precision": bool, "pad_id": int})
+ENCODER = Format("spacy_ie_moe.sentence_encoder", 1, {"encoder": dict, "pad_id": int})
 
 
 @dataclass
@@ -53,15 +53,18 @@ def triplet_files(bundle: TripletBundle) -> dict[str, bytes]:
     return TRIPLETS.write(network, fields)
 
 
-def read_triplet_files(files: Mapping[str, bytes], source: str | Path = "") -> TripletBundle:
-    """The network of ``triplet_files``. Raises ``ValueError`` on another format, a newer version or damage."""
+def read_triplet_files(files: Mapping[str, bytes], source: str | Path = "", **training: float) -> TripletBundle:
+    """The network of ``triplet_files``. Raises ``ValueError`` on another format, a newer version or damage.
+
+    training: alpha and beta to train on with, instead of those that the network was made with.
+    """
     config = TRIPLETS.read_config(files, source)
     try:
         schema = Schema(**{name: tuple(values) for name, values in config["schema"].items()})
     except TypeError as error:
         raise ValueError(f"checkpoint {str(source)!r}: schema in {CONFIG} is damaged ({error}).") from error
     try:
-        bundle = new_triplet_network(config["width"], schema, config["settings"])
+        bundle = new_triplet_network(config["width"], schema, {**config["settings"], **training})
     except TypeError as error:
         raise ValueError(f"checkpoint {str(source)!r}: settings in {CONFIG} are damaged ({error}).") from error
     if config["stripped"]:
@@ -90,15 +93,19 @@ def load_sentence_encoder(source: str, *, revision: str | None, mixed_precision:
 def encoder_files(bundle: EncoderBundle) -> dict[str, bytes]:
     """The files of a sentence encoder."""
     network = bundle.network
-    fields = {"encoder": bundle.config, "mixed_precision": network.mixed_precision}
-    return ENCODER.write(network, fields, network.pieces)
+    return ENCODER.write(network, {"encoder": bundle.config}, network.pieces)
 
 
-def read_encoder_files(files: Mapping[str, bytes], source: str | Path = "") -> EncoderBundle:
-    """The encoder of ``encoder_files``. Raises ``ValueError`` on another format, a newer version or damage."""
+def read_encoder_files(
+    files: Mapping[str, bytes], source: str | Path = "", *, mixed_precision: bool = False
+) -> EncoderBundle:
+    """The encoder of ``encoder_files``. Raises ``ValueError`` on another format, a newer version or damage.
+
+    mixed_precision: how it is trained on, which is no part of the files.
+    """
     config = ENCODER.read_config(files, source)
     pieces = read_pieces(files, config, source)
     with no_init_weights():  # memory that is never written to is never taken
-        network = SentenceEncoder(config["encoder"], pieces, mixed_precision=config["mixed_precision"])
+        network = SentenceEncoder(config["encoder"], pieces, mixed_precision=mixed_precision)
     read_weights(network, files, source)
     return EncoderBundle(network, config["encoder"])

@@ -29,7 +29,6 @@ from .sentences import Sentences, split_sentences
 if TYPE_CHECKING:
     from .checkpoint import TripletBundle
     from .features import Extraction
-    from .gold import GoldReader
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +116,8 @@ class GMoERTE(TrainablePipe):
 
     Writes ``doc.spans[spans_key]`` (entities, overlapping ones too; their probabilities in ``attrs["scores"]``),
     ``doc.ents`` if ``set_ents`` (where entities overlap, the most probable) and ``Doc._.relations``. What was there
-    before is replaced.
+    before is replaced, but for tokens that are blocked for entities. Two of them in one pipeline: the second one's
+    relations replace those of the first.
 
     threshold: the least probability of a relation. symmetric: labels of which head and tail can be swapped, known to
     the network from ``initialize`` on. by_sentence: read sentence by sentence where the pipeline sets sentences; else,
@@ -141,20 +141,17 @@ class GMoERTE(TrainablePipe):
         require_extensions()
         if not isinstance(symmetric, (list, tuple)) or not all(isinstance(label, str) for label in symmetric):
             raise ValueError(f"symmetric is {symmetric!r}; expected a list of relation labels.")
-        if not isinstance(batch_words, int) or isinstance(batch_words, bool) or batch_words < 1:
-            raise ValueError(f"batch_words is {batch_words!r}; expected a whole number of at least 1.")
         self.vocab = vocab
         self.model = model
         self.name = name
         self.scorer = scorer
         self.threshold = threshold
-        self.symmetric = list(symmetric)
+        self._symmetric = list(symmetric)
         self.spans_key = spans_key
         self.set_ents = set_ents
         self.by_sentence = by_sentence
         self.batch_words = batch_words
         self._saved = SavedSettings(DEFAULTS, self._settings())
-        self._reader: GoldReader | None = None
         self._said: Counter[str] = Counter()
 
     # --- settings ---------------------------------------------------------------------------------------------
@@ -169,6 +166,22 @@ class GMoERTE(TrainablePipe):
         if not is_probability(value):
             raise ValueError(f"threshold is {value!r}; expected a number from 0 to 1.")
         self._threshold = float(value)
+
+    @property
+    def batch_words(self) -> int:
+        """Words that are read at once."""
+        return self._batch_words
+
+    @batch_words.setter
+    def batch_words(self, value: int) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"batch_words is {value!r}; expected a whole number of at least 1.")
+        self._batch_words = value
+
+    @property
+    def symmetric(self) -> tuple[str, ...]:
+        """The labels of which head and tail can be swapped: the network's, or before there is one the config's."""
+        return self.bundle.network.schema.symmetric if self._shim.loaded else tuple(self._symmetric)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -198,6 +211,7 @@ class GMoERTE(TrainablePipe):
 
     def predict(self, docs: Iterable[Doc]) -> list[list[tuple[int, "Extraction"]]]:
         """What is found in each document: for each sentence its first token, and entities and triplets."""
+        _ = self.bundle  # without a network: its error, before the encoder is loaded
         found: list[list[tuple[int, Extraction]]] = []
         for part in self._parts(docs):
             sentences = split_sentences(part, by_sentence=self.by_sentence)
@@ -247,7 +261,9 @@ class GMoERTE(TrainablePipe):
         )
         doc._.relations = sort_relations(relations)
         if self.set_ents:
-            doc.set_ents(_without_overlap(spans, probabilities))
+            blocked = [token.i for token in doc if token.ent_iob == 3 and not token.ent_type]
+            ents = _without_overlap(spans, probabilities, set(blocked))
+            doc.set_ents(ents, blocked=[doc[i : i + 1] for i in blocked])
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
         """Process a stream in order; if a batch fails its documents are tried one by one."""
@@ -293,12 +309,11 @@ class GMoERTE(TrainablePipe):
 
         validate_get_examples(get_examples, "GMoERTE.initialize")
         found = collect_labels(get_examples(), self.spans_key) if labels is None else _checked_labels(labels)
-        schema = Schema(tuple(found["entities"]), tuple(found["relations"]), tuple(self.symmetric))
+        schema = Schema(tuple(found["entities"]), tuple(found["relations"]), tuple(self._symmetric))
         docs = [example.predicted for _, example in zip(range(10), get_examples(), strict=False)]
         self.model.initialize(X=Batch(split_sentences(docs, by_sentence=self.by_sentence)))
         settings = {**self._codec_settings(), "seed": random.getrandbits(32)}
         self._shim.bundle = new_triplet_network(encoder_width(self.model), schema, settings)
-        self._reader = None
 
     def _codec_settings(self) -> dict[str, Any]:
         return cast(Any, self._shim.codec).settings
@@ -339,10 +354,9 @@ class GMoERTE(TrainablePipe):
     def _gold(self, examples: list[Example], sentences: Sentences) -> list["Extraction"]:
         from .gold import GoldReader
 
-        if self._reader is None:
-            self._reader = GoldReader(self.bundle.network.schema, self.spans_key)
-        gold = self._reader(examples, sentences)
-        for reason, count in self._reader.left_out.items():
+        reader = GoldReader(self.bundle.network.schema, self.spans_key)
+        gold = reader(examples, sentences)
+        for reason, count in reader.left_out.items():
             if count and not self._said[reason]:
                 self._said[reason] += 1
                 logger.warning("%s: there are %s in the training documents; they are not learnt.", self.name, reason)
@@ -377,7 +391,6 @@ class GMoERTE(TrainablePipe):
             "model": lambda folder: read_folders(self.model, folder),
         }
         util.from_disk(path, readers, exclude)
-        self._reader = None
         return self
 
     def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
@@ -389,7 +402,6 @@ class GMoERTE(TrainablePipe):
         """Read what ``to_bytes`` wrote."""
         readers = {"cfg": lambda b: self._read_settings(b.decode("utf8")), "model": self.model.from_bytes}
         util.from_bytes(bytes_data, readers, exclude)
-        self._reader = None
         return self
 
     def _settings(self) -> dict[str, Any]:
@@ -401,9 +413,8 @@ class GMoERTE(TrainablePipe):
             setattr(self, name, value)
 
 
-def _without_overlap(spans: Sequence[Span], probabilities: Sequence[float]) -> list[Span]:
-    """Of spans that overlap the most probable; ties go to the first."""
-    taken: set[int] = set()
+def _without_overlap(spans: Sequence[Span], probabilities: Sequence[float], taken: set[int]) -> list[Span]:
+    """Of spans that overlap the most probable, none of them on a token that is ``taken``; ties go to the first."""
     kept = []
     for span, _ in sorted(zip(spans, probabilities, strict=True), key=lambda item: -item[1]):
         if taken.isdisjoint(range(span.start, span.end)):

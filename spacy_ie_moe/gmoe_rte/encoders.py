@@ -105,7 +105,9 @@ def _initialize_transformer(model: Model, X: Sentences | None = None, Y: Any = N
 def _forward_transformer(model: Model, sentences: Sentences, is_train: bool) -> tuple[Floats2d, Callable]:
     outputs, backprop_outputs = model.layers[0](sentences.docs, is_train)
     ops = model.ops
-    read = [_DocumentPieces(ops, output, len(doc)) for output, doc in zip(outputs, sentences.docs, strict=True)]
+    filled = zip(outputs, sentences.docs, strict=True)
+    window = next(output.model_output.last_hidden_state.shape[1:] for output, doc in filled if len(doc))
+    read = [_DocumentPieces(ops, output, window) for output in outputs]
     bounds = list(zip(sentences.owner, sentences.start, sentences.end, strict=True))
     parts = [
         part for doc, start, end in bounds for part in (read[doc].sentence(start), read[doc].words[start:end])
@@ -126,14 +128,15 @@ def _forward_transformer(model: Model, sentences: Sentences, is_train: bool) -> 
 class _DocumentPieces:
     """What a transformer says of a document: words [n, d] as means of pieces, and the windows' first vectors."""
 
-    def __init__(self, ops: Any, output: Any, n_words: int) -> None:
+    def __init__(self, ops: Any, output: Any, window: tuple[int, int]) -> None:
+        """window: pieces and width of the batch's windows, which an empty document has none of."""
         self.ops = ops
         self.output = output
-        hidden = output.model_output.last_hidden_state if n_words else ops.alloc3f(0, 0, 0)
+        self.lengths = output.align.lengths
+        hidden = output.model_output.last_hidden_state if len(self.lengths) else ops.alloc3f(0, *window)
         self.shape = hidden.shape
         self.pieces = hidden.reshape(-1, hidden.shape[-1])
-        self.lengths = output.align.lengths
-        self.index = output.align.dataXd.reshape(-1) if n_words else ops.alloc1i(0)
+        self.index = output.align.dataXd.reshape(-1)
         self.words = ops.reduce_mean(self.pieces[self.index], self.lengths)
         self.d_words = ops.xp.zeros_like(self.words)
         self.d_pieces = ops.xp.zeros_like(self.pieces)
@@ -195,7 +198,7 @@ class EncoderCodec(Codec["EncoderBundle"]):
     def from_files(self, files: dict[str, bytes]) -> EncoderBundle:
         from . import checkpoint
 
-        return checkpoint.read_encoder_files(files)
+        return checkpoint.read_encoder_files(files, mixed_precision=self.mixed_precision)
 
     def from_folder(self, folder: Path) -> EncoderBundle:
         from ..network_files import CONFIG, TOKENIZER, WEIGHTS, read_folder

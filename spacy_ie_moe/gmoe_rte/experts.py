@@ -100,6 +100,8 @@ class RTENetwork(nn.Module):
 
 def _make_mixture(width: int, preset: str | None, settings: Mapping[str, Any]) -> Mixture | None:
     if preset is None:
+        if settings:
+            raise ValueError(f"mixture_settings are {dict(settings)!r} beside mixture null; expected none.")
         return None
     if preset not in PRESETS:
         raise ValueError(f"mixture is {preset!r}; expected None or one of {', '.join(PRESETS)}.")

@@ -82,7 +82,11 @@ class Triplet(NamedTuple):
 
 @dataclass(frozen=True)
 class Extraction:
-    """Entities and triplets of a sentence: gold ones, or what a network found, with probabilities."""
+    """Entities and triplets of a sentence: gold ones, or what a network found, with probabilities.
+
+    unknown: gold pairs of head and tail for which a relation holds that is not annotated: they are no negatives.
+    """
 
     entities: list[Entity] = field(default_factory=list)
     triplets: list[Triplet] = field(default_factory=list)
+    unknown: frozenset[tuple[int, int]] = frozenset()

@@ -80,6 +80,7 @@ class _Document:
         place = _aligner(example)
         self.entities: dict[SpanKey, Entity] = {}
         self.relations: list[tuple[SpanKey, SpanKey, int]] = []
+        self.unknown: list[tuple[SpanKey, SpanKey]] = []
         self.placed_entities = self.placed_relations = 0
         spans = [(span.start, span.end, span.label_) for span in gold_entities(doc, reader.spans_key)]
         keys: dict[SpanKey, SpanKey | None] = {}
@@ -98,6 +99,11 @@ class _Document:
             head, tail = (keys.get(_argument(relation, side, by_position)) for side in ("head", "tail"))
             if head is not None and tail is not None and head != tail:
                 self.relations.append((head, tail, index))
+        placed = {position: keys[key] for position, key in by_position.items()}
+        for head_start, head_end, tail_start, tail_end in doc.user_data.get("ignored_pairs", ()):
+            head, tail = placed.get((head_start, head_end)), placed.get((tail_start, tail_end))
+            if head is not None and tail is not None:
+                self.unknown.append((head, tail))
 
     def extraction(self, start: int, end: int) -> Extraction:
         """What lies in the sentence of the tokens ``start`` to ``end``."""
@@ -110,8 +116,9 @@ class _Document:
         }
         self.placed_entities += len(inside)
         self.placed_relations += sum(head in rows and tail in rows for head, tail, _ in self.relations)
+        unknown = frozenset((rows[head], rows[tail]) for head, tail in self.unknown if head in rows and tail in rows)
         moved = [entity._replace(start=entity.start - start, end=entity.end - start) for _, entity in inside]
-        return Extraction(moved, sorted(triplets))
+        return Extraction(moved, sorted(triplets), unknown)
 
     def losses(self) -> Counter[str]:
         return Counter(
@@ -132,15 +139,24 @@ def _argument(relation: Mapping, side: str, by_position: Mapping[tuple[int, int]
 def _aligner(example: Example) -> Callable[[int, int], tuple[int, int] | None]:
     """What turns token offsets of the reference into those of the prediction; None where a border lies in a token."""
     reference, predicted = example.reference, example.predicted
-    if [token.idx for token in reference] == [token.idx for token in predicted]:
+    if [token.text for token in reference] == [token.text for token in predicted]:
         return lambda start, end: (start, end)
+    to_predicted = example.alignment.y2x
 
     def place(start: int, end: int) -> tuple[int, int] | None:
-        span = reference[start:end]
-        found = predicted.char_span(span.start_char, span.end_char)
-        return None if found is None else (found.start, found.end)
+        tokens = to_predicted[start:end]
+        if not len(tokens):
+            return None
+        first, last = int(tokens.min()), int(tokens.max())
+        same = _squeezed(predicted[first : last + 1]) == _squeezed(reference[start:end])
+        return (first, last + 1) if same else None
 
     return place
+
+
+def _squeezed(span: Span) -> str:
+    """Its text without white space, in which prediction and reference may differ."""
+    return "".join(span.text.split())
 
 
 def _index(indices: Mapping[str, int], name: str, what: str) -> int:

@@ -140,14 +140,14 @@ class MutualLearning(nn.Module):
         self.kernel = kernel
         self.residual = residual
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
-        self.gate = None if gate is None else nn.Parameter(torch.full((experts, 1), float(gate)))
+        self.gate = None if gate is None else nn.Parameter(torch.full((experts,), float(gate)))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, streams: Tensor, features: Features, receivers: slice = slice(None)) -> Tensor:
         """streams: [N, M, d]. Returns those of the ``receivers``, [N, len(receivers), d]."""
         mixed = self.dropout(self.kernel(streams, features, receivers))
         if self.gate is not None:
-            mixed = mixed * self.gate[receivers]
+            mixed = mixed * self.gate[receivers].unsqueeze(-1)
         return self.norm(streams[:, receivers] + mixed if self.residual else mixed)
 
     def attention(self, streams: Tensor, features: Features) -> Tensor:

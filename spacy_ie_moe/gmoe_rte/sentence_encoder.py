@@ -15,6 +15,9 @@ from ..encoder import Pieces, WordPieces, build_encoder, max_pieces, pool_pieces
 PADDED_PIECES = 1024
 """Pieces, padding included, that the encoder reads at once: sorted by length, so that little of it is padding."""
 
+WINDOW = 512
+"""Pieces of a window for encoders without a limit of their own: attention over all of a book would be too much."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -43,8 +46,8 @@ class SentenceEncoder(nn.Module):
         self.pieces = pieces
         self.mixed_precision = mixed_precision
         self.encoder = build_encoder(encoder_config)
-        limit = max_pieces(self.encoder.config)
-        self.limit = None if limit is None else limit - len(pieces.prefix) - len(pieces.suffix)
+        limit = max_pieces(self.encoder.config) or WINDOW
+        self.limit = limit - len(pieces.prefix) - len(pieces.suffix)
 
     @property
     def width(self) -> int:
@@ -101,7 +104,7 @@ class SentenceEncoder(nn.Module):
         for index, words in enumerate(sentences):
             of_words = [pieces[word] for word in words]
             size = sum(map(len, of_words))
-            if self.limit is None or size <= self.limit:
+            if size <= self.limit:
                 yield Window(index, 0, of_words, slice(0, len(words)), size)
             else:
                 yield from self._split(index, of_words, self.limit)
@@ -116,8 +119,9 @@ class SentenceEncoder(nn.Module):
             following = max(start + 1, int(np.searchsorted(bounds, bounds[start] + limit // 2, side="right")) - 1)
             # The words that both windows hold are shared out in the middle.
             until = len(words) if end == len(words) else min(end, max(owned + 1, (following + end) // 2))
-            own = slice(owned - start, until - start)
-            yield Window(sentence, start, words[start:end], own, int(bounds[end] - bounds[start]))
+            if until > owned:
+                own = slice(owned - start, until - start)
+                yield Window(sentence, start, words[start:end], own, int(bounds[end] - bounds[start]))
             start, owned = (min(following, until), until)
 
 

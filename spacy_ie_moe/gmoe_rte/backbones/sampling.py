@@ -78,15 +78,23 @@ class Sampler:
             if self.schema.is_symmetric(label) and other[:2] < one[:2]:
                 head, tail = tail, head
             positive.setdefault((head, tail), []).append(label)
-        size = len(extraction.entities)
-        negative = [(i, j) for i in range(size) for j in range(size) if i != j and (i, j) not in positive]
-        if len(negative) > self.negative_pairs:
-            chosen = rng.choice(len(negative), self.negative_pairs, replace=False)
-            negative = [negative[index] for index in chosen]
+        negative = self._negatives(len(extraction.entities), {*positive, *extraction.unknown}, rng)
         labels = np.zeros((len(positive) + len(negative), len(self.schema.relations)), dtype=np.float32)
         for row, names in enumerate(positive.values()):
             labels[row, names] = 1
         return np.array([*positive, *negative], dtype=np.int64).reshape(-1, 2), labels
+
+    def _negatives(
+        self, size: int, known: set[tuple[int, int]], rng: np.random.Generator
+    ) -> list[tuple[int, int]]:
+        """Up to ``negative_pairs`` ordered pairs of ``size`` entities that are not ``known``, without listing all."""
+        numbers = size * (size - 1)  # of pairs: head, and tail among the others
+        wanted = min(numbers, self.negative_pairs + len(known))
+        drawn = rng.choice(numbers, wanted, replace=False) if wanted < numbers else np.arange(numbers)
+        heads, tails = np.divmod(drawn, max(1, size - 1))
+        tails += tails >= heads
+        pairs = [pair for pair in zip(heads.tolist(), tails.tolist(), strict=True) if pair not in known]
+        return pairs[: self.negative_pairs]
 
 
 def all_spans(lengths: np.ndarray, max_span: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,6 +1,10 @@
 """SINET: span-based entities and relations that attend to each other's words. PyTorch only.
 
 Source: RTE-GMoE section 3.4 (eq. 3 and 4), with SINET (LREC-COLING 2024) and SpERT (ECAI 2020), which it builds on.
+
+What differs from the published SINET: it reads words, each the mean of its pieces, where SINET pools pieces; padding
+and [SEP] are no keys of the cross-task attention; dropout is drawn once for a sentence, an entity and a width, and not
+for each span or pair that they are part of; classifiers start from a prior for "none".
 """
 
 from __future__ import annotations
@@ -28,8 +32,8 @@ PRIOR = 3.0
 """Where classifiers start: most spans are no entity and most pairs have no relation, which a network without training
 should say too. Else every span would be an entity, and every pair of them a relation."""
 
-PAIRS_AT_ONCE = 8192
-"""Pairs scored in one go: bounds what a long document with many entities takes."""
+SPANS_AT_ONCE, PAIRS_AT_ONCE = 32768, 8192
+"""Spans and pairs scored in one go: bounds what a long document takes."""
 
 
 class Sinet(nn.Module):
@@ -122,15 +126,16 @@ class Sinet(nn.Module):
         return self.attend(entities, relations), self.attend(relations, entities)
 
     def _entities(self, features: Features) -> list[list[Entity]]:
-        sentence, start, end = all_spans(features.lengths, self.max_span)
-        scores = self.entities(features, sentence, start, end).softmax(-1)
-        best, types = scores.max(-1)
-        kept = types.nonzero().flatten()
-        rows = kept.cpu().numpy()
-        columns = sentence[rows], start[rows], end[rows], types[kept] - 1, best[kept]
+        spans = np.stack(all_spans(features.lengths, self.max_span))
         found: list[list[Entity]] = [[] for _ in features.lengths]
-        for owner, *entity in zip(*(column.tolist() for column in columns), strict=True):
-            found[owner].append(Entity(*entity))
+        for first in range(0, spans.shape[1], SPANS_AT_ONCE):
+            sentence, start, end = spans[:, first : first + SPANS_AT_ONCE]
+            best, types = self.entities(features, sentence, start, end).softmax(-1).max(-1)
+            kept = types.nonzero().flatten()
+            rows = kept.cpu().numpy()
+            columns = sentence[rows], start[rows], end[rows], types[kept] - 1, best[kept]
+            for owner, *entity in zip(*(column.tolist() for column in columns), strict=True):
+                found[owner].append(Entity(*entity))
         return [sorted(entities) for entities in found]
 
     def _triplets(
