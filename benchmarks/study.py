@@ -19,9 +19,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,9 +31,15 @@ from typing import Annotated, Any
 import srsly
 import typer
 
+import spacy_ie_moe
+
 THRESHOLDS = [step / 100 for step in range(10, 91, 5)]
 """Thresholds of relations to choose from."""
 
+
+VERSIONS = {name: version(name) for name in ("spacy", "thinc", "torch", "transformers")}
+PACKAGE = Path(spacy_ie_moe.__file__).parent
+CODE = sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("gmoe_rte/**/*.py")])
 
 TUNED_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
 """Lets glibc keep the memory that PyTorch frees and soon takes again, instead of clearing pages for it every time."""
@@ -60,7 +68,12 @@ class Study:
         if unknown := only - set(variants):
             raise ValueError(f"--only has {min(unknown)!r}; expected variants of {path}: {', '.join(variants)}.")
         chosen = {name: settings for name, settings in variants.items() if not only or name in only}
+        slugs = Counter(map(_slug, variants))
+        if twice := [name for name in variants if slugs[_slug(name)] > 1]:
+            raise ValueError(f"variants of {path} are named alike: {', '.join(twice)}; expected other letters in each.")
         corpora = {name: Path(file) for name, file in content["corpora"].items()}
+        if missing := {"train", "dev", "test"} - set(corpora):
+            raise ValueError(f"corpora of {path} has no {min(missing)!r}; expected train, dev and test.")
         return cls(Path(content["config"]), corpora, content.get("overrides", {}), chosen)
 
 
@@ -76,10 +89,9 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that the result depends on, but for the code."""
-        digest = hashlib.sha256(self.study.config.read_bytes())
-        digest.update(json.dumps(self.settings, sort_keys=True).encode())
-        for file in sorted(self.study.corpora.values()):
+        """Of what the result depends on: config, settings, corpora, the package's code and the libraries' versions."""
+        digest = hashlib.sha256(json.dumps([self.settings, VERSIONS], sort_keys=True).encode())
+        for file in (self.study.config, *sorted(self.study.corpora.values()), *CODE):
             digest.update(file.read_bytes())
         return digest.hexdigest()
 
@@ -128,8 +140,12 @@ def _runs(study: Study, seeds: list[int], output: Path, encoder: str | None) -> 
             everything = {**study.overrides, **settings, "system.seed": seed}
             if encoder is not None:
                 everything["paths.encoder"] = encoder
-            slug = "".join(c if c.isalnum() or c in ".=" else "-" for c in variant.lower())
-            yield Run(study, variant, seed, everything, output / slug / str(seed))
+            yield Run(study, variant, seed, everything, output / _slug(variant) / str(seed))
+
+
+def _slug(variant: str) -> str:
+    """A variant's name for its folder."""
+    return "".join(c if c.isalnum() or c in ".=" else "-" for c in variant.lower())
 
 
 def _read_seeds(text: str) -> list[int]:
@@ -186,6 +202,7 @@ def _describe(run: Run, seconds: float) -> dict[str, Any]:
         "seed": run.seed,
         "overrides": run.settings,
         "fingerprint": run.fingerprint,
+        "versions": VERSIONS,
         "seconds": seconds,
         "corpora": {name: str(file) for name, file in run.study.corpora.items()},
     }

@@ -183,9 +183,11 @@ def read_runs(folder: Path) -> list[Run]:
     manifest = folder / "runs.json"
     if manifest.is_file():
         paths = [folder / name / "scores.json" for name in json.loads(manifest.read_text("utf8"))]
+        if missing := [path.parent for path in paths if not path.is_file()]:
+            raise ValueError(f"{len(missing)} of {len(paths)} runs are not finished, {missing[0]} among them.")
     else:
         paths = list(folder.rglob("scores.json"))
-    runs = [read_run(path) for path in sorted(paths) if path.is_file()]
+    runs = [read_run(path) for path in sorted(paths)]
     if not runs:
         raise ValueError(f"{folder} has no scores.json at any depth; expected one for each training.")
     return runs

@@ -30,6 +30,9 @@ def score_run(folder: Path) -> None:
     scores = {name: score_at(nlp, Path(run["corpora"][name]), THRESHOLDS) for name in ("dev", "test")}
     threshold = best_threshold(scores["dev"])
     pipe.threshold = threshold
+    nlp.meta["performance"] = {
+        f"rte_{level}_f": value.micro.f1 for level, value in scores["dev"][threshold]["canonical"].items()
+    }
     nlp.to_disk(folder / "model-best")
     shutil.rmtree(folder / "model-last", ignore_errors=True)
     curve = [_point(entry) for entry in srsly.read_jsonl(folder / "log.jsonl")]

@@ -70,6 +70,8 @@ def score_of(relation: Mapping[str, Any]) -> float:
 
 def check_relation(doc: Doc, relation: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` unless ``relation`` is one of ``doc``: it names the field and what was expected."""
+    if not isinstance(relation, Mapping):
+        raise ValueError(f"a relation is {relation!r}; expected a dict as Doc._.relations has them.")
     for side in ("head_pos", "tail_pos"):
         position = relation.get(side)
         if (

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 class SavedSettings:
@@ -25,11 +28,13 @@ class SavedSettings:
 
     def read(self, text: str) -> dict[str, Any]:
         """The settings that were saved, but for those that the present config sets to something else than then."""
-        return {
-            name: entry["value"]
-            for name, entry in json.loads(text).items()
-            if name in self.configured and not self._is_override(name, entry)
-        }
+        saved = {name: entry for name, entry in json.loads(text).items() if name in self.configured}
+        taken = {name: entry["value"] for name, entry in saved.items() if not self._is_override(name, entry)}
+        for name, value in taken.items():
+            if self.configured[name] not in (value, saved[name]["configured"]):
+                # A config that leaves it out, or one that asks for the default: the two look the same.
+                logger.warning("%s is the saved %r, not the default %r.", name, value, self.configured[name])
+        return taken
 
     def _is_override(self, name: str, entry: Mapping[str, Any]) -> bool:
         return self.configured[name] not in (entry["configured"], self.defaults[name])

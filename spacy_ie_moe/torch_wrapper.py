@@ -104,6 +104,10 @@ class TorchShim(Shim):
         _safe_after_fork()
         bundle.network.to(self.device)
 
+    def reset(self) -> None:
+        """Forget the network; the one that the config names is loaded when it is next needed."""
+        self._bundle, self._fast, self._adam = None, None, None
+
     @property
     def device(self) -> Any:
         """The configured device, else that of thinc's current ops."""

@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import spacy
 import torch
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
+from thinc.api import Model
 
 from spacy_ie_moe.corpora.reader import make_example
+from spacy_ie_moe.gmoe_rte import encoders
 from spacy_ie_moe.gmoe_rte.sentences import split_sentences
 from spacy_ie_moe.relations import make_relation
 from spacy_ie_moe.torch_wrapper import clip_gradients
@@ -173,6 +176,19 @@ def cnn() -> dict[str, Any]:
     return hash_embed
 
 
+def transformer_config(folder: Path, spans: dict[str, Any]) -> dict[str, Any]:
+    model = {
+        "@architectures": "spacy-transformers.TransformerModel.v3",
+        "name": str(folder),
+        "get_spans": spans,
+        "tokenizer_config": {"use_fast": True},
+        "transformer_config": {},
+        "mixed_precision": False,
+        "grad_scaler_config": {},
+    }
+    return {"model": model}
+
+
 # --- training ---------------------------------------------------------------------------------------------------
 
 
@@ -236,17 +252,9 @@ def test_listens_to_a_shared_transformer(
     pytest.importorskip("spacy_transformers", reason="spacy-transformers is not installed")
 
     def add_transformer(nlp: Language) -> None:
-        model = {
-            "@architectures": "spacy-transformers.TransformerModel.v3",
-            "name": str(encoder_folders["bert"]),
-            "get_spans": {"@span_getters": "spacy-transformers.sent_spans.v1"},
-            "tokenizer_config": {"use_fast": True},
-            "transformer_config": {},
-            "mixed_precision": False,
-            "grad_scaler_config": {},
-        }
         nlp.add_pipe("sentencizer")
-        nlp.add_pipe("transformer", config={"model": model})
+        spans = {"@span_getters": "spacy-transformers.sent_spans.v1"}
+        nlp.add_pipe("transformer", config=transformer_config(encoder_folders["bert"], spans))
 
     nlp = make_gmoe(encoder={"@architectures": "spacy_ie_moe.TransformerSentences.v1"}, before=add_transformer)
     empty = Doc(nlp.vocab, words=[])
@@ -411,6 +419,113 @@ def test_pairs_whose_relation_is_not_recorded_are_unknown(make_gmoe: Make) -> No
     example = make_example(doc, gold_ents=False)
     (extraction,) = nlp.get_pipe("gmoe_rte")._gold([example], split_sentences([example.predicted], by_sentence=True))
     assert extraction.unknown == {(1, 0)}
+
+
+def test_relations_name_their_entities_by_place_where_types_differ(make_gmoe: Make, caplog: Any) -> None:
+    nlp = make_gmoe()
+    doc = Doc(nlp.vocab, words=["alice", "works", "for", "acme", "."])
+    spans = [Span(doc, 0, 1, label="PER"), Span(doc, 3, 4, label="ORG")]
+    doc.spans["gmoe_rte"] = spans
+    relation = {**make_relation(*spans, "works for"), "head_label": "PERSON"}
+    elsewhere = {**relation, "tail_pos": [1, 2]}
+    itself = {**relation, "tail_pos": [0, 1]}
+    doc._.relations = [relation, elsewhere, itself]
+    example = make_example(doc, gold_ents=False)
+    with caplog.at_level(logging.WARNING):
+        (found,) = nlp.get_pipe("gmoe_rte")._gold([example], split_sentences([example.predicted], by_sentence=True))
+    assert [(triplet.head, triplet.tail) for triplet in found.triplets] == [(0, 1)]
+    assert "that are no annotated entities" in caplog.text and "of an entity with itself" in caplog.text
+    doc._.relations = ["works for"]
+    with pytest.raises(ValueError, match="a relation is 'works for'"):
+        nlp.update([make_example(doc, gold_ents=False)])
+
+
+def test_says_what_cannot_be_found(make_gmoe: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        make_gmoe(model={"backbone_settings": {**BACKBONE, "max_span": 1}})
+    assert "wider than model.backbone_settings.max_span, which is 1" in caplog.text
+    nlp = make_gmoe(before=lambda nlp: nlp.add_pipe("sentencizer"))
+    assert "will set some" not in caplog.text
+    examples = make_examples(nlp, 10)
+    for example in examples:
+        example.predicted = Doc(nlp.vocab, words=[token.text for token in example.reference])
+    with caplog.at_level(logging.WARNING):
+        nlp.initialize(lambda: examples)
+    assert "'sentencizer' will set some" in caplog.text
+
+
+def test_initialising_anew_starts_from_the_pretrained_encoder(make_gmoe: Make) -> None:
+    nlp = make_gmoe()
+    before = nlp.get_pipe("gmoe_rte").model.layers[0].to_bytes()
+    train(nlp, make_examples(nlp, 10), 3)
+    assert nlp.get_pipe("gmoe_rte").model.layers[0].to_bytes() != before
+    nlp.initialize(lambda: make_examples(nlp, 10))
+    assert nlp.get_pipe("gmoe_rte").model.layers[0].to_bytes() == before
+
+
+def leaf(outputs: list[Any], gradients: list[Any]) -> Model:
+    """A layer that gives ``outputs`` whatever it reads, and keeps the gradients for them."""
+    return Model("leaf", lambda model, docs, is_train: (outputs, gradients.extend))
+
+
+def test_gradients_for_a_tok2vec(make_gmoe: Make) -> None:
+    rng = np.random.default_rng(0)
+    docs = [*texts_of(spacy.blank("en"), 2), Doc(spacy.blank("en").vocab, words=[])]
+    vectors = [rng.normal(size=(len(doc), 6)).astype("f") for doc in docs]
+    gradients: list[Any] = []
+    model = encoders.build_tok2vec_sentences(leaf(vectors, gradients))
+    sentences = split_sentences(docs, by_sentence=True)
+    rows, backprop = model.begin_update(sentences)
+    weights = rng.normal(size=rows.shape).astype("f")
+    backprop(weights)
+    for vector, gradient in zip(vectors, gradients, strict=True):
+        moved = rng.normal(size=vector.shape).astype("f")
+        vector += moved
+        after = model.predict(sentences)
+        vector -= moved
+        assert float(((after - rows) * weights).sum()) == pytest.approx(float((moved * gradient).sum()), abs=1e-3)
+
+
+@pytest.mark.parametrize("spans", ["sent_spans", "strided_spans"])
+def test_gradients_for_a_transformer(spans: str, encoder_folders: dict[str, Path]) -> None:
+    pytest.importorskip("spacy_transformers", reason="spacy-transformers is not installed")
+    nlp = spacy.blank("en")
+    sizes = {"window": 6, "stride": 4} if spans == "strided_spans" else {}
+    getter = {"@span_getters": f"spacy-transformers.{spans}.v1", **sizes}
+    transformer = nlp.add_pipe("transformer", config=transformer_config(encoder_folders["bert"], getter))
+    transformer.model.initialize()
+    docs = [*texts_of(nlp, 2), Doc(nlp.vocab, words=[])]
+    outputs = transformer.predict(docs).doc_data
+    gradients: list[Any] = []
+    model = encoders.build_transformer_sentences(grad_factor=0.5)
+    model.layers[0] = leaf(outputs, gradients)
+    sentences = split_sentences(docs, by_sentence=True)
+    rows, backprop = model.begin_update(sentences)
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=rows.shape).astype("f")
+    backprop(weights)
+    for output, gradient in list(zip(outputs, gradients, strict=True))[:2]:
+        hidden = output.model_output.last_hidden_state
+        moved = rng.normal(size=hidden.shape).astype("f")
+        hidden += moved
+        after = model.predict(sentences)
+        hidden -= moved
+        expected = 0.5 * float(((after - rows) * weights).sum())
+        assert float((moved * gradient.model_output.last_hidden_state).sum()) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_lower_precision_predicts_the_same_and_saves_the_full(
+    precision: str, trained_bytes: Path, tmp_path: Path
+) -> None:
+    full = spacy.load(trained_bytes)
+    rounded = spacy.load(trained_bytes, config={"components.gmoe_rte.model.encoder.precision": precision})
+    for left, right in zip(full.pipe(texts_of(full)), rounded.pipe(texts_of(rounded)), strict=True):
+        assert [r["label"] for r in left._.relations] == [r["label"] for r in right._.relations]
+        assert [(s.start, s.end, s.label_) for s in left.ents] == [(s.start, s.end, s.label_) for s in right.ents]
+    rounded.to_disk(tmp_path)
+    weights = "gmoe_rte/model/encoder/model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (trained_bytes / weights).read_bytes()
 
 
 # --- what it writes -----------------------------------------------------------------------------------------------

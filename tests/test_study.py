@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import spacy
 from spacy.cli._util import app as spacy_app
+from spacy.cli.train import train
 from spacy.tokens import DocBin
 from typer.testing import CliRunner
 
@@ -132,3 +133,26 @@ def test_spacy_commands_read_the_config(command: str, study_file: Path, tmp_path
         assert result.exit_code == 0, result.output
         labels = json.loads((tmp_path / "labels" / "gmoe_rte.json").read_text())
         assert set(labels) == {"entities", "relations"} and "spouse" in labels["relations"]
+
+
+@pytest.mark.parametrize("name", ["gmoe_rte_paper", "gmoe_rte_tok2vec", "gmoe_rte_transformer"])
+def test_other_configs_train(name: str, study_file: Path, encoder_folders: dict[str, Path], tmp_path: Path) -> None:
+    if name == "gmoe_rte_transformer":
+        pytest.importorskip("spacy_transformers", reason="spacy-transformers is not installed")
+    corpora = json.loads(study_file.read_text())["corpora"]
+    overrides = {
+        "paths.train": corpora["train"],
+        "paths.dev": corpora["dev"],
+        "training.max_steps": 2,
+        "training.eval_frequency": 1,
+        **({} if name == "gmoe_rte_tok2vec" else {"paths.encoder": str(encoder_folders["bert"])}),
+    }
+    train(CONFIG.with_name(f"{name}.cfg"), tmp_path / "trained", overrides=overrides)
+    nlp = spacy.load(tmp_path / "trained" / "model-best")
+    assert isinstance(nlp("alice lives in paris")._.relations, list)
+
+
+def test_says_what_is_not_finished(tmp_path: Path) -> None:
+    (tmp_path / "runs.json").write_text(json.dumps(["alone/0"]))
+    with pytest.raises(ValueError, match="1 of 1 runs are not finished"):
+        read_runs(tmp_path)

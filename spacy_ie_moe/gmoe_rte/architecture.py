@@ -108,6 +108,12 @@ def encoder_width(model: Model) -> int:
     return encoder.get_dim("nO")
 
 
+def reset_encoder(model: Model) -> None:
+    """Let an encoder of the component's own be the pretrained one again, whatever it has learnt."""
+    for shim in model.layers[0].shims:
+        cast(TorchShim, shim).reset()
+
+
 def write_folders(model: Model, folder: Path) -> None:
     """Write the networks of a model to folders of their own, and a thinc encoder to one file."""
     folder.mkdir(exist_ok=True)

@@ -4,7 +4,6 @@
 
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -23,7 +22,7 @@ from ..relations import Relation, make_relation, require_extensions, sort_relati
 from ..saved_settings import SavedSettings
 from ..streaming import annotate
 from ..torch_wrapper import TorchShim, clip_gradients
-from .architecture import Batch, encoder_width, read_folders, triplet_shim, write_folders
+from .architecture import Batch, encoder_width, read_folders, reset_encoder, triplet_shim, write_folders
 from .sentences import Sentences, split_sentences
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ class GMoERTE(TrainablePipe):
         self.by_sentence = by_sentence
         self.batch_words = batch_words
         self._saved = SavedSettings(DEFAULTS, self._settings())
-        self._said: Counter[str] = Counter()
+        self._said: set[str] = set()
 
     # --- settings ---------------------------------------------------------------------------------------------
 
@@ -313,7 +312,29 @@ class GMoERTE(TrainablePipe):
         docs = [example.predicted for _, example in zip(range(10), get_examples(), strict=False)]
         self.model.initialize(X=Batch(split_sentences(docs, by_sentence=self.by_sentence)))
         settings = {**self._codec_settings(), "seed": random.getrandbits(32)}
+        reset_encoder(self.model)
         self._shim.bundle = new_triplet_network(encoder_width(self.model), schema, settings)
+        self._check_training(get_examples(), nlp)
+
+    def _check_training(self, examples: Iterable[Example], nlp: Language | None) -> None:
+        """Warn of what the examples have that a network trained on them cannot find."""
+        from .gold import gold_entities
+
+        examples = list(examples)
+        widest = self.bundle.network.backbone.max_span
+        lengths = [len(span) for eg in examples for span in gold_entities(eg.reference, self.spans_key)]
+        if wide := sum(length > widest for length in lengths):
+            logger.warning(
+                "%s: %d of %d entities are wider than model.backbone_settings.max_span, which is %d; they cannot be "
+                "found.", self.name, wide, len(lengths), widest
+            )  # fmt: skip
+        if self.by_sentence and nlp is not None:
+            setters = [name for name in nlp.pipe_names if "token.is_sent_start" in nlp.get_pipe_meta(name).assigns]
+            if setters and not any(eg.predicted.has_annotation("SENT_START") for eg in examples):
+                logger.warning(
+                    "%s: the documents have no sentences to train on, but %r will set some; expected it among "
+                    "training.annotating_components.", self.name, setters[0]
+                )  # fmt: skip
 
     def _codec_settings(self) -> dict[str, Any]:
         return cast(Any, self._shim.codec).settings
@@ -357,13 +378,16 @@ class GMoERTE(TrainablePipe):
         reader = GoldReader(self.bundle.network.schema, self.spans_key)
         gold = reader(examples, sentences)
         for reason, count in reader.left_out.items():
-            if count and not self._said[reason]:
-                self._said[reason] += 1
+            if count and reason not in self._said:
+                self._said.add(reason)
                 logger.warning("%s: there are %s in the training documents; they are not learnt.", self.name, reason)
         return gold
 
     def finish_update(self, sgd: Optimizer) -> None:
-        """One step of the optimizer, with the gradients of encoder and heads clipped together."""
+        """One step of the optimizer, with the gradients of its own networks clipped together.
+
+        A tok2vec or transformer is clipped as spaCy does it, array by array.
+        """
         if sgd.grad_clip:
             clip_gradients(self.model, sgd.grad_clip)
         self.model.finish_update(sgd)

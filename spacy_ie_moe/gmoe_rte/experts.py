@@ -17,8 +17,8 @@ from .features import Extraction, Features
 from .mixture import EXPERTS, PRESETS, TRIPLETS, Mixture
 from .schema import Schema
 
-ROWS_AT_ONCE = 2048
-"""Words whose spans are scored in one go: bounds what a batch of many sentences takes."""
+ROWS_AT_ONCE = 3072
+"""Words, padding included, that are predicted from in one go: bounds what a batch of many sentences takes."""
 
 
 class RTENetwork(nn.Module):
@@ -113,13 +113,13 @@ def _make_mixture(width: int, preset: str | None, settings: Mapping[str, Any]) -
 
 
 def _parts(features: Features) -> list[Features]:
-    """The sentences in runs of at most ``ROWS_AT_ONCE`` rows, one sentence at least."""
-    parts, start, rows = [], 0, 0
+    """The sentences in runs that padded take at most ``ROWS_AT_ONCE`` rows, one sentence at least."""
+    parts, start, longest = [], 0, 0
     for index, length in enumerate((features.lengths + 1).tolist()):
-        if rows and rows + length > ROWS_AT_ONCE:
+        if index > start and (index + 1 - start) * max(longest, length) > ROWS_AT_ONCE:
             parts.append(features.select(slice(start, index)))
-            start, rows = index, 0
-        rows += length
-    if rows:
+            start, longest = index, 0
+        longest = max(longest, length)
+    if start < len(features.lengths):
         parts.append(features.select(slice(start, None)))
     return parts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from spacy.tokens import Doc, Span
 from spacy.training import Example
@@ -94,11 +95,17 @@ class _Document:
         self.n_entities, self.n_relations = len(keys), 0
         for relation in doc._.relations:
             check_relation(doc, relation)
-            self.n_relations += 1
             index = _index(reader.labels, relation["label"], "relation label")
-            head, tail = (keys.get(_argument(relation, side, by_position)) for side in ("head", "tail"))
-            if head is not None and tail is not None and head != tail:
-                self.relations.append((head, tail, index))
+            named = [_argument(relation, side, keys, by_position) for side in ("head", "tail")]
+            head, tail = (None if key is None else keys[key] for key in named)
+            if None in named:
+                reader.left_out["relations of spans that are no annotated entities"] += 1
+            elif named[0] == named[1]:
+                reader.left_out["relations of an entity with itself"] += 1
+            else:
+                self.n_relations += 1
+                if head is not None and tail is not None:
+                    self.relations.append((head, tail, index))
         placed = {position: keys[key] for position, key in by_position.items()}
         for head_start, head_end, tail_start, tail_end in doc.user_data.get("ignored_pairs", ()):
             head, tail = placed.get((head_start, head_end)), placed.get((tail_start, tail_end))
@@ -124,16 +131,18 @@ class _Document:
         return Counter(
             {
                 "entities that cross a sentence or token border": self.n_entities - self.placed_entities,
-                "relations between sentences or without annotated entities": self.n_relations - self.placed_relations,
+                "relations between sentences or across a token border": self.n_relations - self.placed_relations,
             }
         )
 
 
-def _argument(relation: Mapping, side: str, by_position: Mapping[tuple[int, int], SpanKey]) -> SpanKey:
-    """The entity that a relation names: that of its type, else the one at its place."""
+def _argument(
+    relation: Mapping, side: str, keys: Mapping[SpanKey, Any], by_position: Mapping[tuple[int, int], SpanKey]
+) -> SpanKey | None:
+    """The entity that a relation names: that of its type, else the first at its place, None where there is none."""
     start, end = relation[f"{side}_pos"]
     named = (start, end, relation.get(f"{side}_label") or "")
-    return named if named[2] else by_position.get((start, end), named)
+    return named if named in keys else by_position.get((start, end))
 
 
 def _aligner(example: Example) -> Callable[[int, int], tuple[int, int] | None]:

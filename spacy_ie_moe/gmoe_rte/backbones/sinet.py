@@ -40,10 +40,11 @@ class Sinet(nn.Module):
     """Every span up to a width is classified, then every ordered pair of the entities among them.
 
     width: d of the vectors. max_span: the widest span in words. size_width: of the width embeddings. heads: of the
-    cross-task attention. cross_attention: False leaves it out, which is SpERT with task-specific spaces. reads:
-    "triplets" (its own two spaces are made of R~_tri) or "experts" (they are R~_ent and R~_rel, the letter of
-    section 3.4). dropout: on the classifiers' inputs. attention_dropout: in the cross-task attention.
-    negative_spans, negative_pairs: at most so many per sentence in training.
+    cross-task attention. cross_attention: False leaves it out, which is SpERT with task-specific spaces. streams:
+    "triplets" (its own two spaces are made of R~_tri) or "experts" (they are R~_ent and R~_rel, as section 3.4 has it,
+    but for the queries, which are their own sentence vectors). dropout: on the classifiers' inputs.
+    attention_dropout: in the cross-task attention. negative_spans, negative_pairs: at most so many per sentence in
+    training.
     """
 
     def __init__(
@@ -181,7 +182,7 @@ class CrossTaskAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        if heads < 1 or width % heads:
+        if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or width % heads:
             raise ValueError(f"backbone_settings.heads is {heads}; expected a divisor of the encoder's width {width}.")
         self.heads = heads
         self.query = nn.Linear(width, width, bias=False)
