@@ -1002,7 +1002,7 @@ def test_a_stripped_network_predicts_the_same(options: dict[str, Any]) -> None:
         ({"backbone_settings": {"streams": "both"}}, "backbone_settings.streams is 'both'; expected 'triplets' or"),
         ({"mixture": "moe"}, "mixture is 'moe'; expected None or one of gmoe, paper_literal"),
         ({"mixture_settings": {"head": 4}}, "mixture_settings are {'head': 4}.*unexpected"),
-        ({"mixture_settings": {"heads": "four"}}, "mixture_settings are {'heads': 'four'}"),
+        ({"mixture_settings": {"heads": "four"}}, "mixture.heads is 'four'"),
         ({"alpha": -0.1}, "alpha is -0.1; expected 0 or more"),
         ({"beta": -1}, "beta is -1; expected 0 or more"),
         ({"mixture": None, "backbone_settings": {"streams": "experts"}}, "reads the stream 'entities'"),
