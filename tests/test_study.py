@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import spacy
@@ -102,11 +103,23 @@ def test_says_what_is_wrong(study_file: Path, tmp_path: Path) -> None:
 
 def test_a_grid_is_all_combinations(tmp_path: Path) -> None:
     path = tmp_path / "grid.json"
-    path.write_text(json.dumps({"config": "c", "corpora": {}, "grid": {"a.alpha": [1, 2], "a.beta": [3]}}))
+    content: dict[str, Any] = {"config": "c", "corpora": dict.fromkeys(("train", "dev", "test"), "x.spacy")}
+    path.write_text(json.dumps({**content, "grid": {"a.alpha": [1, 2], "a.beta": [3]}}))
     assert Study.read(path, set()).variants == {
         "alpha=1, beta=3": {"a.alpha": 1, "a.beta": 3},
         "alpha=2, beta=3": {"a.alpha": 2, "a.beta": 3},
     }
+
+
+def test_variants_named_alike_and_corpora_that_lack_one(study_file: Path) -> None:
+    content = json.loads(study_file.read_text())
+    study_file.write_text(json.dumps({**content, "variants": {"SINET + x": {}, "SINET / X": {}}}))
+    with pytest.raises(ValueError, match=r"named alike: SINET \+ x, SINET / X"):
+        Study.read(study_file, set())
+    del content["corpora"]["test"]
+    study_file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="has no 'test'"):
+        Study.read(study_file, set())
 
 
 def test_threshold_of_the_best_rel_plus() -> None:
