@@ -4,6 +4,7 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -320,21 +321,22 @@ class GMoERTE(TrainablePipe):
         """Warn of what the examples have that a network trained on them cannot find."""
         from .gold import gold_entities
 
-        examples = list(examples)
         widest = self.bundle.network.backbone.max_span
-        lengths = [len(span) for eg in examples for span in gold_entities(eg.reference, self.spans_key)]
-        if wide := sum(length > widest for length in lengths):
+        widths: Counter[bool] = Counter()
+        has_sentences = False
+        for example in examples:
+            widths.update(len(span) > widest for span in gold_entities(example.reference, self.spans_key))
+            has_sentences = has_sentences or example.predicted.has_annotation("SENT_START")
+        if widths[True]:
             logger.warning(
                 "%s: %d of %d entities are wider than model.backbone_settings.max_span, which is %d; they cannot be "
-                "found.", self.name, wide, len(lengths), widest
+                "found.", self.name, widths[True], widths.total(), widest
             )  # fmt: skip
-        if self.by_sentence and nlp is not None:
-            setters = [name for name in nlp.pipe_names if "token.is_sent_start" in nlp.get_pipe_meta(name).assigns]
-            if setters and not any(eg.predicted.has_annotation("SENT_START") for eg in examples):
-                logger.warning(
-                    "%s: the documents have no sentences to train on, but %r will set some; expected it among "
-                    "training.annotating_components.", self.name, setters[0]
-                )  # fmt: skip
+        if self.by_sentence and nlp is not None and not has_sentences and (setters := _sentence_setters(nlp)):
+            logger.warning(
+                "%s: the documents have no sentences to train on, but %r will set some; expected it among "
+                "training.annotating_components.", self.name, setters[0]
+            )  # fmt: skip
 
     def _codec_settings(self) -> dict[str, Any]:
         return cast(Any, self._shim.codec).settings
@@ -435,6 +437,16 @@ class GMoERTE(TrainablePipe):
     def _read_settings(self, text: str) -> None:
         for name, value in self._saved.read(text).items():
             setattr(self, name, value)
+
+
+def _sentence_setters(nlp: Language) -> list[str]:
+    """The pipes that set sentences in prediction, but not in training."""
+    training = nlp.config.get("training", {}).get("annotating_components") or ()
+    return [
+        name
+        for name in nlp.pipe_names
+        if name not in training and "token.is_sent_start" in nlp.get_pipe_meta(name).assigns
+    ]
 
 
 def _without_overlap(spans: Sequence[Span], probabilities: Sequence[float], taken: set[int]) -> list[Span]:

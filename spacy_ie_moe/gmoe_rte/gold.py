@@ -96,21 +96,23 @@ class _Document:
         for relation in doc._.relations:
             check_relation(doc, relation)
             index = _index(reader.labels, relation["label"], "relation label")
-            named = [_argument(relation, side, keys, by_position) for side in ("head", "tail")]
-            head, tail = (None if key is None else keys[key] for key in named)
-            if None in named:
+            head, tail = (_argument(relation, side, keys, by_position) for side in ("head", "tail"))
+            if head is None or tail is None:
                 reader.left_out["relations of spans that are no annotated entities"] += 1
-            elif named[0] == named[1]:
+            elif head == tail:
                 reader.left_out["relations of an entity with itself"] += 1
             else:
-                self.n_relations += 1
-                if head is not None and tail is not None:
-                    self.relations.append((head, tail, index))
+                self._add_relation(keys[head], keys[tail], index)
         placed = {position: keys[key] for position, key in by_position.items()}
         for head_start, head_end, tail_start, tail_end in doc.user_data.get("ignored_pairs", ()):
             head, tail = placed.get((head_start, head_end)), placed.get((tail_start, tail_end))
             if head is not None and tail is not None:
                 self.unknown.append((head, tail))
+
+    def _add_relation(self, head: SpanKey | None, tail: SpanKey | None, label: int) -> None:
+        self.n_relations += 1
+        if head is not None and tail is not None:
+            self.relations.append((head, tail, label))
 
     def extraction(self, start: int, end: int) -> Extraction:
         """What lies in the sentence of the tokens ``start`` to ``end``."""
