@@ -75,7 +75,7 @@ class Mixture(nn.Module):
         if not isinstance(layers, int) or isinstance(layers, bool) or layers < 0:
             raise ValueError(f"mixture.layers is {layers!r}; expected a whole number of at least 0.")
         if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or width % heads:
-            raise ValueError(f"mixture.heads is {heads!r}; expected a divisor of the encoder's {width}.")
+            raise ValueError(f"mixture.heads is {heads!r}; expected a divisor of the encoder's width {width}.")
         self.project = nn.ModuleDict({name: _projection(width, identity_init) for name in self.experts[:-1]})
         self.layers: Any = nn.ModuleList(
             MutualLearning(

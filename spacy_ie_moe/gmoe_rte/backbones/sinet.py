@@ -183,7 +183,9 @@ class CrossTaskAttention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or width % heads:
-            raise ValueError(f"backbone_settings.heads is {heads!r}; expected a divisor of the encoder's {width}.")
+            raise ValueError(
+                f"backbone_settings.heads is {heads!r}; expected a divisor of the encoder's width {width}."
+            )
         self.heads = heads
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
