@@ -124,6 +124,11 @@ def is_probability(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
+def is_whole_number(value: Any, least: int) -> bool:
+    """Whether ``value`` is a whole number of at least ``least``."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 _OPTIONS = {
     "allowed_head": ("a list of entity types", _is_names),
     "allowed_tail": ("a list of entity types", _is_names),

@@ -16,7 +16,15 @@ from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from thinc.api import Config, Model, Optimizer
 
-from ..labels import LabelsInput, RelationLabel, inverse_names, is_probability, parse_labels, plain_labels
+from ..labels import (
+    LabelsInput,
+    RelationLabel,
+    inverse_names,
+    is_probability,
+    is_whole_number,
+    parse_labels,
+    plain_labels,
+)
 from ..relations import Relation, require_extensions
 from ..saved_settings import SavedSettings
 from ..streaming import annotate
@@ -454,7 +462,7 @@ def _checked_threshold(value: Any) -> float:
 
 
 def _checked_limit(name: str, value: Any, *, least: int) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+    if value is not None and not is_whole_number(value, least):
         raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}, or None.")
     return value
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..labels import is_whole_number
 from .batch import Window
 
 Gold = Mapping[tuple[int, int], frozenset[str]]
@@ -53,7 +54,7 @@ class Sampling:
             value = getattr(self, name)
             if value is None and name != "max_labels":
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if not is_whole_number(value, least):
                 raise ValueError(f"sampling.{name} is {value!r}; expected a whole number of at least {least}.")
         if not isinstance(self.symmetric, (list, tuple)) or not all(isinstance(name, str) for name in self.symmetric):
             raise ValueError(f"sampling.symmetric is {self.symmetric!r}; expected a list of labels.")

@@ -18,7 +18,7 @@ from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from thinc.api import Config, Model, Optimizer
 
-from ..labels import is_probability
+from ..labels import is_probability, is_whole_number
 from ..relations import Relation, make_relation, require_extensions, sort_relations
 from ..saved_settings import SavedSettings
 from ..streaming import annotate
@@ -174,7 +174,7 @@ class GMoERTE(TrainablePipe):
 
     @batch_words.setter
     def batch_words(self, value: int) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not is_whole_number(value, 1):
             raise ValueError(f"batch_words is {value!r}; expected a whole number of at least 1.")
         self._batch_words = value
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..labels import is_whole_number
 from .features import Features
 
 TRIPLETS = "triplets"
@@ -72,9 +73,9 @@ class Mixture(nn.Module):
         self.experts = _checked_experts(experts)
         if kernel not in KERNELS:
             raise ValueError(f"mixture.kernel is {kernel!r}; expected one of {', '.join(KERNELS)}.")
-        if not isinstance(layers, int) or isinstance(layers, bool) or layers < 0:
+        if not is_whole_number(layers, 0):
             raise ValueError(f"mixture.layers is {layers!r}; expected a whole number of at least 0.")
-        if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or width % heads:
+        if not is_whole_number(heads, 1) or width % heads:
             raise ValueError(f"mixture.heads is {heads!r}; expected a divisor of the encoder's width {width}.")
         self.project = nn.ModuleDict({name: _projection(width, identity_init) for name in self.experts[:-1]})
         self.layers: Any = nn.ModuleList(

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...labels import is_whole_number
 from ..features import Entity, Extraction, Features, Triplet
 from ..mixture import TRIPLETS
 from ..pooling import RangeMax
@@ -71,7 +72,7 @@ class Sinet(nn.Module):
             ("negative_spans", negative_spans, 0),
             ("negative_pairs", negative_pairs, 0),
         ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if not is_whole_number(value, least):
                 raise ValueError(
                     f"backbone_settings.{name} is {value!r}; expected a whole number of at least {least}."
                 )
@@ -182,7 +183,7 @@ class CrossTaskAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or width % heads:
+        if not is_whole_number(heads, 1) or width % heads:
             raise ValueError(
                 f"backbone_settings.heads is {heads!r}; expected a divisor of the encoder's width {width}."
             )
