@@ -27,6 +27,7 @@ setup(
         "torch>=2.4",
         "transformers>=4.45,<4.53.3",
         "tokenizers>=0.20",
+        "peft>=0.17",
         "huggingface_hub>=0.24",
         "safetensors>=0.4.3",
         "srsly>=2.4",
@@ -39,8 +40,11 @@ setup(
         "cuda12x": ["cupy-cuda12x>=13"],
         "cuda13x": ["cupy-cuda13x>=13.6"],
         "report": ["matplotlib>=3.7"],
+        "constrained": ["llguidance>=1.2"],
+        "quantised": ["bitsandbytes>=0.46"],
+        "train": ["accelerate>=1.0"],
         "deberta": ["sentencepiece>=0.2", "protobuf>=4"],
-        "test": ["pytest>=8", "hypothesis>=6.100", "matplotlib>=3.7", "spacy-transformers>=1.4,<1.5"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "matplotlib>=3.7", "spacy-transformers>=1.4,<1.5", "llguidance>=1.2"],
         "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
     },
     entry_points={
@@ -48,10 +52,12 @@ setup(
         "spacy_factories": [
             "glirel = spacy_ie_moe.glirel.component:make_glirel",
             "gmoe_rte = spacy_ie_moe.gmoe_rte.component:make_gmoe_rte",
+            "uc_uie = spacy_ie_moe.uc_uie.component:make_uc_uie",
         ],
         "spacy_architectures": [
             "spacy_ie_moe.GLiREL.v1 = spacy_ie_moe.glirel.architecture:build_glirel",
             "spacy_ie_moe.GMoERTE.v1 = spacy_ie_moe.gmoe_rte.architecture:build_gmoe_rte",
+            "spacy_ie_moe.UCUIE.v1 = spacy_ie_moe.uc_uie.architecture:build_uc_uie",
             "spacy_ie_moe.SentenceEncoder.v1 = spacy_ie_moe.gmoe_rte.encoders:build_sentence_encoder",
             "spacy_ie_moe.Tok2VecSentences.v1 = spacy_ie_moe.gmoe_rte.encoders:build_tok2vec_sentences",
             "spacy_ie_moe.TransformerSentences.v1 = spacy_ie_moe.gmoe_rte.encoders:build_transformer_sentences",
@@ -61,6 +67,7 @@ setup(
         ],
         "spacy_scorers": [
             "spacy_ie_moe.relation_scorer.v1 = spacy_ie_moe.scoring:make_relation_scorer",
+            "spacy_ie_moe.frame_scorer.v1 = spacy_ie_moe.uie_scoring:make_frame_scorer",
             "spacy_ie_moe.triplet_scorer.v1 = spacy_ie_moe.triplet_scoring:make_triplet_scorer",
         ],
         "thinc_schedules": [

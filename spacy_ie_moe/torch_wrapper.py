@@ -222,6 +222,18 @@ def clip_gradients(model: Model, max_norm: float) -> None:
     torch.nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
+def to_losses(model: Model, x_and_y: tuple[Any, Any], is_train: bool) -> tuple[Any, Callable]:
+    """For ``wrap_network``: losses by name as numbers in training, whose sum is learnt from; predictions as they are."""
+    _, output = x_and_y
+    if not is_train:
+        return output, lambda _: ArgsKwargs(args=(), kwargs={})
+
+    def backprop(_: Any) -> ArgsKwargs:
+        return ArgsKwargs(args=((sum(output.values()),),), kwargs={})
+
+    return {name: loss.item() for name, loss in output.items()}, backprop
+
+
 def _to_arguments(model: Model, inputs: Any, is_train: bool) -> tuple[ArgsKwargs, Callable]:
     return ArgsKwargs(args=(inputs,), kwargs={}), lambda grads: []
 

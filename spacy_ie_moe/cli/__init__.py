@@ -8,6 +8,7 @@ from .convert import convert
 from .evaluate import evaluate
 from .extract import extract
 from .fetch import fetch
+from .info import info
 
 app = typer.Typer(
     name="spacy-ie-moe",
@@ -19,6 +20,7 @@ app.command()(extract)
 app.command()(convert)
 app.command()(evaluate)
 app.command()(fetch)
+app.command()(info)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,39 +13,61 @@ import typer
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
-from ..corpora import dygie, fewrel, knowledgenet, re_docred, spert
+from ..corpora import aste, casie, columns, dygie, fewrel, geneva, kbp37, knowledgenet, phee, re_docred, spert
 from ..corpora.conversion import ConversionReport, LabelChoice, Part, load_names
+from ..corpora.frames import with_frames
 from ..corpora.location import find_file
+from ..corpora.reader import read_docs
 
 ATTRIBUTES = ("ENT_IOB", "ENT_TYPE", "SENT_START")
 
 
 @dataclass(frozen=True)
 class Format:
-    """A corpus format: its converter, and the options that only some formats have."""
+    """A corpus format.
+
+    read: its converter. options: those that only some formats have. tasks: those that its documents can have frames
+    of. always: they have those of the first task unless told otherwise. labelled: what has the labels that are
+    chosen and named.
+    """
 
     read: Callable[..., Iterator[Doc]]
     options: frozenset[str] = frozenset()
+    tasks: tuple[str, ...] = ("RE", "NER")
+    always: bool = False
+    labelled: str = "relation"
 
 
 FORMATS = {
     "spert": Format(spert.read),
-    "fewrel": Format(fewrel.read, frozenset({"per_relation"})),
+    "fewrel": Format(fewrel.read, frozenset({"per_relation"}), ("RE",)),
     "re-docred": Format(re_docred.read, frozenset({"unit", "mentions"})),
-    "knowledgenet": Format(knowledgenet.read, frozenset({"folds"})),
+    "knowledgenet": Format(knowledgenet.read, frozenset({"folds"}), ("RE",)),
     "dygie": Format(dygie.read, frozenset({"unit"})),
+    "columns": Format(columns.read, tasks=("NER",), always=True, labelled="entity"),
+    "kbp37": Format(kbp37.read, tasks=("RE",), always=True),
+    "phee": Format(phee.read, frozenset({"sub_roles"}), ("EE",), always=True, labelled="event"),
+    "casie": Format(casie.read, frozenset({"unit"}), ("EE",), always=True, labelled="event"),
+    "geneva": Format(geneva.read, tasks=("EE",), always=True, labelled="event"),
+    "aste": Format(aste.read, tasks=("ABSA",), always=True, labelled="triplet"),
 }
 
 
 def convert(
     format_name: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")],
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="The corpus file (JSON), or data set and file: fewrel/val_nyt.json.")
+        Path,
+        typer.Argument(
+            metavar="INPUT", help="The corpus file (casie: or folder), or data set and file: fewrel/val_nyt.json."
+        ),
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The .spacy file to write.")],
     names: Annotated[
         Path | None,
-        typer.Option(help="JSON file with the label of each relation id; ids are kept without it."),
+        typer.Option(
+            help="JSON file with the label of each relation id (or type of entity, event, opinion); ids are kept "
+            "without it."
+        ),
     ] = None,
     exclude: Annotated[
         str | None,
@@ -56,14 +79,29 @@ def convert(
     part: Annotated[
         str, typer.Option(help="A:B, a slice of the shuffled instances in fractions, for example 0:0.8.")
     ] = "0:1",
-    seed: Annotated[int, typer.Option(help="Seed of --part and --per-relation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of --part, --limit and --per-relation.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="A random sample of at most so many documents.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Write gold frames for uc_uie: RE (of relations) or NER (of entities). Default: none; "
+            f"{', '.join(name for name, known in FORMATS.items() if known.always)} always have those of their one task."
+        ),
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            help="The schema of the data set that INPUT is a part of: JSON {frame type: [slot types]}, or another "
+            "part as a .spacy file. Default: what INPUT has."
+        ),
+    ] = None,
     per_relation: Annotated[
         int | None,
         typer.Option(help="fewrel: a random sample of at most so many instances of each relation."),
     ] = None,
     folds: Annotated[str | None, typer.Option(help="knowledgenet: the folds to convert, for example 1,2,3.")] = None,
     unit: Annotated[
-        str | None, typer.Option(help="re-docred, dygie: one Doc for each 'document' (default) or 'sentence'.")
+        str | None, typer.Option(help="re-docred, dygie, casie: one Doc for each 'document' (default) or 'sentence'.")
     ] = None,
     mentions: Annotated[
         str | None,
@@ -72,15 +110,25 @@ def convert(
             "the closest pair; default) or 'all'."
         ),
     ] = None,
+    sub_roles: Annotated[
+        bool | None,
+        typer.Option("--sub-roles", help="phee: slots for roles inside roles too, for example Treatment.Drug."),
+    ] = None,
 ) -> None:
-    """Convert a published relation corpus to a .spacy file, and print what was converted and what was not.
+    """Convert a published corpus to a .spacy file, and print what was converted and what was not.
 
-    Parts of the same file, made with the same seed, share no text (no document in re-docred, knowledgenet and dygie)
-    if their slices do not overlap.
+    Parts of the same file, made with the same seed, share no text (no document in re-docred, knowledgenet, dygie and
+    casie) if their slices do not overlap.
     """
     try:
         chosen = _format(format_name)
-        given = {"per_relation": per_relation, "folds": folds, "unit": unit, "mentions": mentions}
+        given = {
+            "per_relation": per_relation,
+            "folds": folds,
+            "unit": unit,
+            "mentions": mentions,
+            "sub_roles": sub_roles,
+        }
         options = _options(format_name, {name: value for name, value in given.items() if value is not None})
         _check_output(output)
         labels = LabelChoice(
@@ -89,13 +137,14 @@ def convert(
             exclude=frozenset() if exclude is None else frozenset(read_list(exclude, "--exclude")),
         )
         report = ConversionReport()
-        docs = chosen.read(
+        docs = _reader(format_name, task, schema)(
             find_file(source),
             Vocab(),
             labels=labels,
             part=Part.parse(part),
             seed=seed,
             report=report,
+            limit=limit,
             **options,
         )
         doc_bin = DocBin(attrs=ATTRIBUTES, docs=docs, store_user_data=True)
@@ -106,7 +155,7 @@ def convert(
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
     for label in labels.unseen():
-        typer.echo(f"Warning: no relation read has the label {label!r} of --only or --exclude.", err=True)
+        typer.echo(f"Warning: no {chosen.labelled} read has the label {label!r} of --only or --exclude.", err=True)
     typer.echo(_table(report))
 
 
@@ -125,6 +174,32 @@ def _format(name: str) -> Format:
     if name not in FORMATS:
         raise ValueError(f"FORMAT is {name!r}; expected one of {', '.join(FORMATS)}.")
     return FORMATS[name]
+
+
+def _reader(format_name: str, task: str | None, schema: Path | None) -> Callable[..., Iterator[Doc]]:
+    """The format's converter, with frames of the task where there are to be any."""
+    chosen = FORMATS[format_name]
+    if task is None and chosen.always:
+        task = chosen.tasks[0]
+    if task is None:
+        if schema is not None:
+            raise ValueError(f"--schema is given for FORMAT {format_name!r} without --task; expected both or none.")
+        return chosen.read
+    if task not in chosen.tasks:
+        raise ValueError(f"--task is {task!r} for FORMAT {format_name!r}; expected {' or '.join(chosen.tasks)}.")
+    return partial(with_frames, chosen.read, task=task, schema=None if schema is None else _schema(schema))
+
+
+def _schema(path: Path) -> Path | dict[str, Any]:
+    """The schema in a JSON file (its path), or that of the documents in a .spacy file."""
+    if path.suffix != ".spacy":
+        return path
+    found: dict[str, Any] = {}
+    for doc in read_docs(path, Vocab()):
+        found.update(doc._.uie_schema or {})
+    if not found:
+        raise ValueError(f"--schema is {str(path)!r}, whose documents have none; expected some converted with frames.")
+    return dict(sorted(found.items()))
 
 
 def _options(format_name: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""``spacy-ie-moe evaluate``: score the relations that a pipeline finds against gold documents.
+"""``spacy-ie-moe evaluate``: score the relations or frames that a pipeline finds against gold documents.
 
 ``spacy evaluate`` gives a pipeline no entities to relate and prints no relation scores; this command
-does both, and counts every gold relation, also those that the pipeline never considered.
+does both, and counts every gold relation, also those that the pipeline never considered. A pipeline that
+finds frames is asked for the task and the schema that each document is annotated for.
 """
 
 from __future__ import annotations
@@ -21,10 +22,22 @@ from ..labels import LabelsInput, RelationLabel, inverse_names, parse_labels
 from ..pipeline import find_glirel
 from ..scoring import Counts, RelationScores, bootstrap_f1, score_relations, sort_confusion
 from ..triplet_scoring import TripletScores, score_triplets
+from ..uie_scoring import MAIN_METRICS, METRICS, FrameScores, score_frames
 from .label_options import read_labels, split_names
 
 BUNDLED = "bundled"
 CONFUSIONS_SHOWN = 10
+
+METRIC_NAMES = {
+    "ner": "NER",
+    "re": "RE, boundary",
+    "re_strict": "RE, strict",
+    "trig_i": "ED, Trig-I",
+    "trig": "ED, Trig-C",
+    "arg_i": "EAE, Arg-I",
+    "arg": "EAE, Arg-C",
+    "absa": "ABSA",
+}
 
 
 def evaluate(
@@ -61,7 +74,7 @@ def evaluate(
     ] = 0,
     output: Annotated[Path | None, typer.Option(help="Write scores and settings to this JSON file.")] = None,
 ) -> None:
-    """Score the relations that MODEL finds in DATA."""
+    """Score the relations that MODEL finds in DATA, or its frames where DATA are annotated with frames."""
     if output is not None and not output.parent.is_dir():
         _fail(f"--output is {output}, but there is no folder {output.parent}.", code=2)
     try:
@@ -70,42 +83,110 @@ def evaluate(
         examples = [
             example for path in data for example in create_relation_corpus(path, gold_ents=gold_ents)(nlp)
         ]
-        options = _options(nlp, given)
-        settings: dict[str, Any] = {
-            "model": model,
-            "data": [str(path) for path in data],
-            "gold_ents": gold_ents,
-            "labels": _set_labels(nlp, given, _gold_labels(examples), keep_own=model != BUNDLED),
-            "threshold": _set_threshold(nlp, threshold),
-            "symmetric": sorted(
-                {
-                    *split_names(symmetric),
-                    *(label.name for label in options if label.symmetric),
-                    *(label for _, pipe in _relation_pipes(nlp, "symmetric") for label in pipe.symmetric),
-                }
-            ),
-            "inverse": inverse_names(options),
-            "disabled": _entity_pipes(nlp) if gold_ents else [],
-        }
-        before = _unscored_pairs(nlp)
-        predictions = list(_predict(nlp, examples, disabled=settings["disabled"], batch_size=batch_size))
-        scores = score_relations(predictions, symmetric=settings["symmetric"], inverse=settings["inverse"])
-        unscored = {name: count - before[name] for name, count in _unscored_pairs(nlp).items()}
-        if gold_ents and (scores.entities.fp or scores.entities.fn):
-            _note("a component changed the given gold entities: see the entity scores.")
-        result: dict[str, Any] = {"settings": settings, **scores.to_json(), "unscored_pairs": unscored}
-        if bootstrap:
-            low, high = bootstrap_f1(scores.documents, samples=bootstrap)
-            result["micro_f1_interval"] = {"level": 0.95, "low": low, "high": high, "samples": bootstrap}
-        typer.echo("\n".join(_report(scores, result)))
-        for name, pipe in _relation_pipes(nlp, "spans_key"):
-            triplets = score_triplets(predictions, symmetric=settings["symmetric"], spans_key=pipe.spans_key)
-            result.setdefault("triplets", {})[name] = triplets.to_json()
-            typer.echo("\n".join(_triplet_report(triplets)))
+        settings: dict[str, Any] = {"model": model, "data": [str(path) for path in data]}
+        if _finds_frames(nlp) and any(example.reference._.uie_task for example in examples):
+            options = {"--labels": given, "--threshold": threshold, "--symmetric": symmetric, "--gold-ents": gold_ents}
+            _refuse([name for name, value in options.items() if value not in (None, "", False)])
+            result = _evaluate_frames(nlp, examples, batch_size=batch_size, bootstrap=bootstrap)
+        else:
+            settings |= _set_up(nlp, given, examples, threshold, symmetric, gold_ents, keep_own=model != BUNDLED)
+            result = _evaluate_relations(nlp, examples, settings, batch_size=batch_size, bootstrap=bootstrap)
         if output is not None:
-            output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
+            text = json.dumps({"settings": settings, **result}, indent=2, ensure_ascii=False)
+            output.write_text(text + "\n", encoding="utf8")
     except (OSError, ValueError, ImportError) as error:
         _fail(str(error))
+
+
+def _set_up(
+    nlp: Language,
+    given: LabelsInput | None,
+    examples: list[Example],
+    threshold: float | None,
+    symmetric: str,
+    gold_ents: bool,
+    *,
+    keep_own: bool,
+) -> dict[str, Any]:
+    """Set labels and threshold of the pipeline; the settings by which its relations are found and scored."""
+    options = _options(nlp, given)
+    return {
+        "gold_ents": gold_ents,
+        "labels": _set_labels(nlp, given, _gold_labels(examples), keep_own=keep_own),
+        "threshold": _set_threshold(nlp, threshold),
+        "symmetric": sorted(
+            {
+                *split_names(symmetric),
+                *(label.name for label in options if label.symmetric),
+                *(label for _, pipe in _relation_pipes(nlp, "symmetric") for label in pipe.symmetric),
+            }
+        ),
+        "inverse": inverse_names(options),
+        "disabled": _entity_pipes(nlp) if gold_ents else [],
+    }
+
+
+def _evaluate_relations(
+    nlp: Language, examples: list[Example], settings: dict[str, Any], *, batch_size: int | None, bootstrap: int
+) -> dict[str, Any]:
+    """The scores of relations, which are printed too."""
+    before = _unscored_pairs(nlp)
+    predictions = list(_predict(nlp, examples, disabled=settings["disabled"], batch_size=batch_size))
+    scores = score_relations(predictions, symmetric=settings["symmetric"], inverse=settings["inverse"])
+    unscored = {name: count - before[name] for name, count in _unscored_pairs(nlp).items()}
+    if settings["gold_ents"] and (scores.entities.fp or scores.entities.fn):
+        _note("a component changed the given gold entities: see the entity scores.")
+    result: dict[str, Any] = {**scores.to_json(), "unscored_pairs": unscored}
+    if bootstrap:
+        result["micro_f1_interval"] = _interval(scores.documents, bootstrap)
+    typer.echo("\n".join(_report(scores, result, given=settings["gold_ents"])))
+    for name, pipe in _relation_pipes(nlp, "spans_key"):
+        triplets = score_triplets(predictions, symmetric=settings["symmetric"], spans_key=pipe.spans_key)
+        result.setdefault("triplets", {})[name] = triplets.to_json()
+        typer.echo("\n".join(_triplet_report(triplets)))
+    return result
+
+
+def _evaluate_frames(
+    nlp: Language, examples: list[Example], *, batch_size: int | None, bootstrap: int
+) -> dict[str, Any]:
+    """The scores of frames, which are printed too."""
+    for example in examples:
+        _give_events(example)
+    scores = score_frames(_predict(nlp, examples, disabled=[], batch_size=batch_size))
+    left_out = len(examples) - scores.outputs.documents
+    if left_out:
+        _note(f"{left_out} documents are left out: they do not say what task they are annotated for.")
+    result: dict[str, Any] = {"frames": scores.to_json()}
+    if bootstrap:
+        result["f1_intervals"] = {
+            name: _interval(metric.documents, bootstrap) for name, metric in scores.metrics.items()
+        }
+    typer.echo("\n".join(_frame_report(scores, result.get("f1_intervals", {}))))
+    return result
+
+
+def _give_events(example: Example) -> None:
+    """Where the arguments of events are asked for, give the prediction the events."""
+    gold, predicted = example.reference._, example.predicted._
+    if gold.uie_task == "EAE":
+        predicted.frames = [{**frame, "slots": []} for frame in gold.frames if frame["pos"] is not None]
+
+
+def _interval(documents: Sequence[Counts], samples: int) -> dict[str, float]:
+    low, high = bootstrap_f1(documents, samples=samples)
+    return {"level": 0.95, "low": low, "high": high, "samples": samples}
+
+
+def _finds_frames(nlp: Language) -> bool:
+    return any("doc._.frames" in nlp.get_pipe_meta(name).assigns for name in nlp.pipe_names)
+
+
+def _refuse(options: list[str]) -> None:
+    if options:
+        raise ValueError(
+            f"{' and '.join(options)} given, but the data are annotated with frames; expected no options of relations."
+        )
 
 
 def _options(nlp: Language, given: LabelsInput | None) -> list[RelationLabel]:
@@ -214,8 +295,8 @@ def _predict(
             yield Example(predicted, example.reference)
 
 
-def _report(scores: RelationScores, result: dict[str, Any]) -> Iterator[str]:
-    """The lines of the printed report; ratios in percent."""
+def _report(scores: RelationScores, result: dict[str, Any], *, given: bool) -> Iterator[str]:
+    """The lines of the printed report; ratios in percent. given: whether the entities are gold."""
     micro = scores.micro
     documents, predicted = len(scores.documents), micro.tp + micro.fp
     yield f"{documents} documents, {micro.support} gold relations, {predicted} predicted"
@@ -228,12 +309,10 @@ def _report(scores: RelationScores, result: dict[str, Any]) -> Iterator[str]:
     yield _row("", width, ("P", "R", "F1"), ("tp", "fp", "fn"))
     yield _counts_row("micro", width, micro)
     if "micro_f1_interval" in result:
-        interval = result["micro_f1_interval"]
-        yield f"{'  95% interval of F1':{width}}  {100 * interval['low']:.2f} to {100 * interval['high']:.2f}"
+        yield _interval_row(result["micro_f1_interval"], width)
     yield _row("macro (gold labels)", width, scores.macro)
     yield _row("macro (predicted too)", width, scores.macro_union)
     yield _counts_row("strict (entity types too)", width, scores.strict)
-    given = result["settings"]["gold_ents"]
     yield _counts_row("entities (given)" if given else "entities", width, scores.entities)
     yield ""
     yield _row("label", width, ("P", "R", "F1"), ("tp", "fp", "fn"))
@@ -260,6 +339,40 @@ def _triplet_report(scores: TripletScores) -> Iterator[str]:
                 continue  # entities have no direction
             yield _counts_row(f"{mode}, {name}", width, levels[level].micro)
             yield _row(f"{mode}, {name}, macro", width, levels[level].macro)
+
+
+def _frame_report(scores: FrameScores, intervals: dict[str, dict[str, float]]) -> Iterator[str]:
+    """Each metric in offsets and in strings, what could not be used, and the types of the main metrics."""
+    shown = [(METRIC_NAMES[name], name, scores.metrics[name]) for name in METRICS if name in scores.metrics]
+    labels = [f"  {label}" for _, _, metric in shown for label in metric.offset.per_label]
+    width = max(map(len, ["  95% interval of F1", *labels]))
+    tasks = ", ".join(f"{count} {task}" for task, count in sorted(scores.tasks.items()))
+    yield f"{scores.outputs.documents} documents: {tasks}"
+    yield ""
+    yield _row("", width, ("P", "R", "F1"), ("tp", "fp", "fn"))
+    for title, name, metric in shown:
+        yield _counts_row(title, width, metric.offset.micro)
+        if name in intervals:
+            yield _interval_row(intervals[name], width)
+        yield _counts_row("  as strings", width, metric.string.micro)
+    yield _row("mean over tasks", width, ("", "", scores.mean_f1() or 0.0))
+    yield _row("  as strings", width, ("", "", scores.mean_f1("string") or 0.0))
+    yield ""
+    outputs, shares = scores.outputs, scores.outputs.shares
+    yield f"{100 * shares['malformed']:7.2f} % of {outputs.documents} documents with malformed answers"
+    yield f"{100 * shares['ungroundable']:7.2f} % of {outputs.fillers} fillers are not in the text"
+    yield f"{100 * shares['unknown_type']:7.2f} % of {outputs.frames} frames are of unknown types"
+    for title, name, metric in shown:
+        if name not in MAIN_METRICS:
+            continue
+        yield ""
+        yield _row(title, width, ("P", "R", "F1"), ("tp", "fp", "fn"))
+        for label, counts in sorted(metric.offset.per_label.items(), key=lambda item: (-item[1].support, item[0])):
+            yield _counts_row(f"  {label}", width, counts)
+
+
+def _interval_row(interval: dict[str, float], width: int) -> str:
+    return f"{'  95% interval of F1':{width}}  {100 * interval['low']:.2f} to {100 * interval['high']:.2f}"
 
 
 def _counts_row(name: str, width: int, counts: Counts) -> str:

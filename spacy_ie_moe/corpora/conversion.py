@@ -1,13 +1,17 @@
 """What every converter shares: building documents, choosing labels and parts, and accounting for losses.
 
-A converter is one module with one generator, ``read(path, vocab, *, labels, part, seed, report, ...)``. Each
-document it yields has
+A converter is one module with one generator, ``read(path, vocab, *, labels, part, seed, report, limit, ...)``.
+Each document it yields has
 
 - ``doc.spans["entities"]``: all mentions; ``doc.ents``: the same, the longest where mentions overlap;
 - ``doc._.relations``: the gold relations with score 1.0;
 - ``doc.user_data["source"]``: a short id of the instance;
 - ``doc.user_data["ignored_pairs"]``: ``[head_start, head_end, tail_start, tail_end]`` of each pair for which
-  a relation holds that is not recorded (its label was excluded, say). What such a pair lacks is no negative.
+  a relation holds that is not recorded (its label was excluded, say). What such a pair lacks is no negative;
+- ``doc.user_data["annotated_labels"]``, where not all labels were looked for: those that were. Only they have
+  negatives.
+
+Frames (``doc._.frames``) are the matter of ``frames.py``.
 """
 
 from __future__ import annotations
@@ -28,22 +32,30 @@ from ..relations import make_relation, relation_key, sort_relations
 
 SPAN_KEY = "entities"
 UNTYPED = "ENTITY"
+UNITS = ("document", "sentence")
+"""What may become one ``Doc`` where the source has documents of several sentences."""
 
+BEYOND_LIMIT = "beyond the limit"
+CROSSES_SENTENCES = "in more than one sentence"
 DUPLICATE_MENTION = "duplicate mention"
 DUPLICATE_RELATION = "duplicate relation"
 EXCLUDED_LABEL = "excluded label"
+GAPS = "mention is not contiguous"
 MALFORMED_INSTANCE = "malformed instance"
 MALFORMED_MENTION = "malformed mention"
 MALFORMED_RELATION = "malformed relation"
 NO_ARGUMENT = "argument is no converted entity"
+NO_MENTION = "empty mention list"
 NO_TOKENS = "no tokens"
 NOT_IN_PART = "not in the part"
 OUTSIDE_TEXT = "offsets outside the text"
 SELF_RELATION = "self relation"
 UNKNOWN_RELATION = "unknown relation id"
+UNKNOWN_TYPE = "unknown type"
 
 Pair = tuple[Span, Span]
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Unconvertible(Exception):
@@ -76,16 +88,21 @@ class ConversionReport:
     """The account of a conversion: everything read was either converted or left out for a counted reason.
 
     instances: what becomes a document. mentions, relations: annotations of the converted instances (one that
-    is left out takes its annotations with it). entities: spans in ``doc.spans["entities"]``. labels: entries
-    of ``doc._.relations`` by label; one annotated relation may become several. notes: what was converted with
-    a change.
+    is left out takes its annotations with it). frames, slots: annotated events or opinions and their arguments
+    (a frame that is left out takes its slots with it). entities: spans in ``doc.spans["entities"]``. labels:
+    entries of ``doc._.relations`` by label; one annotated relation may become several. frame_types, fillers:
+    entries of ``doc._.frames`` by type, and how many slots they have. notes: what was converted with a change.
     """
 
     instances: Tally = field(default_factory=Tally)
     mentions: Tally = field(default_factory=Tally)
     relations: Tally = field(default_factory=Tally)
+    frames: Tally = field(default_factory=Tally)
+    slots: Tally = field(default_factory=Tally)
     entities: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    frame_types: Counter[str] = field(default_factory=Counter)
+    fillers: int = 0
     notes: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -101,10 +118,16 @@ class ConversionReport:
             ("relations", sum(self.labels.values())),
             ("relation labels", len(self.labels)),
         ]
+        if self.frame_types:
+            rows.append(("frames", sum(self.frame_types.values())))
+            rows.append(("frame types", len(self.frame_types)))
+            rows.append(("slots", self.fillers))
         for kind, tally in (
             ("instances", self.instances),
             ("mentions", self.mentions),
             ("annotated relations", self.relations),
+            ("annotated frames", self.frames),
+            ("annotated slots", self.slots),
         ):
             if tally.read or tally is self.instances:  # KnowledgeNet, for one, lists no mentions
                 rows.append((f"{kind} read", tally.read))
@@ -115,7 +138,7 @@ class ConversionReport:
 
 @dataclass
 class LabelChoice:
-    """Which relations are converted, and under which label.
+    """Which relations (or entities, events, opinions) are converted, and under which label.
 
     names: relation id to label; None keeps ids as labels. only: the labels to keep, None for all. exclude:
     the labels to leave out. seen: the labels that were met, chosen or not.
@@ -130,15 +153,15 @@ class LabelChoice:
         """The labels to keep or to leave out that no relation had so far: misspelt ones, perhaps."""
         return sorted({*(self.only or ()), *self.exclude} - self.seen)
 
-    def resolve(self, relation_id: Any, default: Callable[[str], str] = str) -> str:
+    def resolve(self, relation_id: Any, default: Callable[[str], str] = str, *, unknown: str = UNKNOWN_RELATION) -> str:
         """The label of ``relation_id``; ``default`` makes it where there are no names.
 
-        Raises ``Unconvertible`` where the id is unknown or its label is not chosen.
+        Raises ``Unconvertible`` where the id is ``unknown`` or its label is not chosen.
         """
         if not isinstance(relation_id, str) or not _is_text(relation_id):
-            raise Unconvertible(UNKNOWN_RELATION)
+            raise Unconvertible(unknown)
         if self.names is not None and relation_id not in self.names:
-            raise Unconvertible(UNKNOWN_RELATION)
+            raise Unconvertible(unknown)
         label = default(relation_id) if self.names is None else self.names[relation_id]
         self.seen.add(label)
         if label in self.exclude or (self.only is not None and label not in self.only):
@@ -219,14 +242,21 @@ class DocBuilder:
 
     def span(self, start: Any, end: Any, label: Any = UNTYPED) -> Span:
         """The entity at tokens ``[start, end)``, made if it is new; not counted. Raises ``Unconvertible``."""
-        if not (is_offset(start) and is_offset(end) and isinstance(label, str) and label and _is_text(label)):
+        if not (isinstance(label, str) and label and _is_text(label)):
             raise Unconvertible(MALFORMED_MENTION)
-        if not 0 <= start < end <= len(self.doc):
-            raise Unconvertible(OUTSIDE_TEXT)
+        start, end = self.extent(start, end)
         key = (start, end, label)
         if key not in self._spans:
             self._spans[key] = Span(self.doc, start, end, label=label)
         return self._spans[key]
+
+    def extent(self, start: Any, end: Any) -> tuple[int, int]:
+        """``start`` and ``end`` if they are the tokens ``[start, end)`` of the document; else ``Unconvertible``."""
+        if not (is_offset(start) and is_offset(end)):
+            raise Unconvertible(MALFORMED_MENTION)
+        if not 0 <= start < end <= len(self.doc):
+            raise Unconvertible(OUTSIDE_TEXT)
+        return start, end
 
     def add_mention(self, start: Any, end: Any, label: Any = UNTYPED) -> Span | None:
         """One annotated mention, counted; None where it cannot be converted."""
@@ -282,6 +312,38 @@ class DocBuilder:
         return self.doc
 
 
+def convert_each(instances: Iterable[T], convert: Callable[[T], R], report: ConversionReport) -> Iterator[R]:
+    """What ``convert`` makes of each instance; those that are ``Unconvertible`` are counted in the report."""
+    for instance in instances:
+        try:
+            converted = convert(instance)
+        except Unconvertible as error:
+            report.instances.left_out[error.reason] += 1
+        else:
+            yield converted
+
+
+def build_docs(
+    builders: Iterable[DocBuilder], *, limit: int | None, seed: int, report: ConversionReport
+) -> Iterator[Doc]:
+    """The finished documents with their accounts: all, one at a time, or a random sample of at most ``limit``.
+
+    The order stays; those beyond the limit are counted in the report. Raises ``ValueError``.
+    """
+    if limit is not None:
+        if limit < 1:
+            raise ValueError(f"limit is {limit}; expected a number of at least 1.")
+        builders = list(builders)
+        beyond = max(0, len(builders) - limit)
+        if beyond:
+            report.instances.left_out[BEYOND_LIMIT] += beyond
+        chosen = sorted(random.Random(seed).sample(range(len(builders)), len(builders) - beyond))
+        builders = [builders[index] for index in chosen]
+    for builder in builders:
+        report.instances.converted += 1
+        yield builder.build(report)
+
+
 def load_json(path: str | Path, kind: type, shape: str) -> Any:
     """The JSON value in the file, a ``kind``; ``shape`` says in errors what was expected.
 
@@ -297,6 +359,36 @@ def load_json(path: str | Path, kind: type, shape: str) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"{path} holds a JSON {type(value).__name__}; expected {shape}.")
     return value
+
+
+def load_json_lines(path: str | Path, shape: str) -> Iterator[Any]:
+    """The JSON value of each line that is not blank; of a line that is none, its text.
+
+    ``shape`` says in errors what was expected. Raises ``FileNotFoundError``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; expected {shape}.")
+    with path.open("rb") as lines:  # bytes: one line of another encoding loses no other
+        for line in filter(None, map(bytes.strip, lines)):
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError):
+                yield line.decode("utf8", "replace")
+
+
+def load_lines(path: str | Path, shape: str) -> list[str]:
+    """The lines of a text file; ``shape`` says in errors what was expected.
+
+    Raises ``FileNotFoundError`` and ``ValueError``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; expected {shape}.")
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except ValueError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); expected {shape}.") from None
 
 
 def load_names(path: str | Path) -> dict[str, str]:
@@ -342,6 +434,26 @@ def field_of(instance: Any, name: str, kind: type) -> Any:
 def key_of(instance: Any, name: str) -> Any:
     """What tells an instance's text from others: ``instance[name]``, or all of a malformed instance."""
     return instance.get(name, instance) if isinstance(instance, dict) else instance
+
+
+def contiguous(indices: Any, length: int) -> tuple[int, int]:
+    """``[start, end)`` of a list of token indices in a text of ``length`` tokens; else ``Unconvertible``."""
+    if not isinstance(indices, list) or not all(map(is_offset, indices)):
+        raise Unconvertible(MALFORMED_MENTION)
+    if not indices:
+        raise Unconvertible(NO_MENTION)
+    start, end = min(indices), max(indices) + 1
+    if start < 0 or end > length:
+        raise Unconvertible(OUTSIDE_TEXT)
+    if sorted(indices) != list(range(start, end)):
+        raise Unconvertible(GAPS)
+    return start, end
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise ``ValueError`` unless ``value``, the option ``name``, is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, choices))}.")
 
 
 def is_offset(value: Any) -> bool:

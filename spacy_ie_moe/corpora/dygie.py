@@ -5,7 +5,6 @@ Source: Wadden et al., "Entity, Relation, and Event Extraction with Contextualiz
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,27 +13,31 @@ from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
 from .conversion import (
+    CROSSES_SENTENCES,
     MALFORMED_INSTANCE,
     MALFORMED_MENTION,
     MALFORMED_RELATION,
     NO_ARGUMENT,
     NO_TOKENS,
     OUTSIDE_TEXT,
+    UNITS,
     ConversionReport,
     DocBuilder,
     LabelChoice,
     Part,
     Unconvertible,
+    build_docs,
+    check_choice,
     checked_words,
     field_of,
     is_offset,
     key_of,
+    load_json_lines,
     select_part,
 )
-from .re_docred import NO_SHARED_SENTENCE, UNITS
+from .re_docred import NO_SHARED_SENTENCE
 
 CLUSTERS = "coreference clusters not converted"
-CROSSES_SENTENCES = "in more than one sentence"
 EMPTY_SENTENCE = "sentence without words"
 SEVERAL_TYPES = "argument has several types, the first is related"
 
@@ -66,6 +69,7 @@ def read(
     part: Part = Part(),
     seed: int = 0,
     report: ConversionReport | None = None,
+    limit: int | None = None,
     unit: str = "document",
 ) -> Iterator[Doc]:
     """The documents of a DyGIE file, one ``Doc`` for each ``unit``.
@@ -73,40 +77,30 @@ def read(
     Entities are ``[first, last, type]`` and relations ``[first, last, first, last, type]``, token offsets that
     count from the start of the document and include the last token. An argument of several types is the entity
     that was annotated first. unit "document": all sentences, their starts set. unit "sentence": a ``Doc`` for
-    each; what lies in more than one is left out. Parts are by document. The source id is ``doc_key``, in
-    sentences followed by ``/sentence index``. Raises ``FileNotFoundError`` and ``ValueError``.
+    each; what lies in more than one is left out. Parts are by document. ``limit``: a random sample of at most so
+    many units. The source id is ``doc_key``, in sentences followed by ``/sentence index``. Raises
+    ``FileNotFoundError`` and ``ValueError``.
     """
-    if unit not in UNITS:
-        raise ValueError(f"unit is {unit!r}; expected {' or '.join(map(repr, UNITS))}.")
+    check_choice("unit", unit, UNITS)
     labels = labels or LabelChoice()
     report = report or ConversionReport()
-    for document in select_part(_lines(path), lambda document: key_of(document, "doc_key"), part, seed, report):
-        try:
-            sentences = _sentences(document)
-            units = _convert(document, sentences, vocab, labels, unit)
-        except Unconvertible as error:
-            report.instances.left_out[error.reason] += 1
-            continue
-        if unit == "sentence" and len(units) < len(sentences):
-            report.instances.left_out[NO_TOKENS] += len(sentences) - len(units)
-        for one in units:
-            report.instances.converted += 1
-            yield one.builder.build(report)
+    documents = load_json_lines(path, "JSON lines, each a document with doc_key, sentences, ner and relations")
+    chosen = select_part(documents, lambda document: key_of(document, "doc_key"), part, seed, report)
+    builders = (one.builder for document in chosen for one in _units(document, vocab, labels, unit, report))
+    yield from build_docs(builders, limit=limit, seed=seed, report=report)
 
 
-def _lines(path: str | Path) -> Iterator[Any]:
-    """The JSON value of each line that is not blank; of a line that is none, its text."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is no file; expected JSON lines, each a document with doc_key, sentences, ner and relations."
-        )
-    with path.open("rb") as lines:  # bytes: one line of another encoding loses no other
-        for line in filter(None, map(bytes.strip, lines)):
-            try:
-                yield json.loads(line)
-            except (ValueError, RecursionError):
-                yield line.decode("utf8", "replace")
+def _units(document: Any, vocab: Vocab, labels: LabelChoice, unit: str, report: ConversionReport) -> list[_Unit]:
+    """The units of a document, none of one that cannot be converted: that is counted in the report."""
+    try:
+        sentences = _sentences(document)
+        units = _convert(document, sentences, vocab, labels, unit)
+    except Unconvertible as error:
+        report.instances.left_out[error.reason] += 1
+        return []
+    if unit == "sentence" and len(units) < len(sentences):
+        report.instances.left_out[NO_TOKENS] += len(sentences) - len(units)
+    return units
 
 
 def _sentences(document: Any) -> list[list[str]]:

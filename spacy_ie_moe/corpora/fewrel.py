@@ -16,25 +16,24 @@ from spacy.vocab import Vocab
 
 from .conversion import (
     MALFORMED_INSTANCE,
-    MALFORMED_MENTION,
-    OUTSIDE_TEXT,
+    NO_MENTION,
     SELF_RELATION,
     ConversionReport,
     DocBuilder,
     LabelChoice,
     Part,
     Unconvertible,
+    build_docs,
     checked_words,
+    contiguous,
+    convert_each,
     field_of,
-    is_offset,
     key_of,
     load_json,
     select_part,
 )
 
 BEYOND_LIMIT = "beyond the limit per relation"
-GAPS = "mention is not contiguous"
-NO_MENTION = "empty mention list"
 
 
 class _Instance(NamedTuple):
@@ -51,14 +50,15 @@ def read(
     part: Part = Part(),
     seed: int = 0,
     report: ConversionReport | None = None,
+    limit: int | None = None,
     per_relation: int | None = None,
 ) -> Iterator[Doc]:
     """The instances of a FewRel file, one ``Doc`` each.
 
     The relation holds between the first mentions of head and tail; pairs with their other mentions are
     ignored ones. Instances of a relation that is not chosen are left out wholly. ``per_relation``: a random
-    sample of at most so many instances of each relation, taken within the part. The source id is
-    ``relation id/index``. Raises ``FileNotFoundError`` and ``ValueError``.
+    sample of at most so many instances of each relation, taken within the part. ``limit``: of these, a random
+    sample of at most so many. The source id is ``relation id/index``. Raises ``FileNotFoundError`` and ``ValueError``.
     """
     if per_relation is not None and per_relation < 1:
         raise ValueError(f"per_relation is {per_relation}; expected a number of at least 1.")
@@ -68,14 +68,9 @@ def read(
     instances = select_part(
         _instances(by_relation, path), lambda instance: key_of(instance.data, "tokens"), part, seed, report
     )
-    for instance in _sample(instances, per_relation, seed, report):
-        try:
-            doc = _convert(instance, vocab, labels, report)
-        except Unconvertible as error:
-            report.instances.left_out[error.reason] += 1
-        else:
-            report.instances.converted += 1
-            yield doc
+    chosen = _sample(instances, per_relation, seed, report)
+    builders = convert_each(chosen, lambda instance: _convert(instance, vocab, labels), report)
+    yield from build_docs(builders, limit=limit, seed=seed, report=report)
 
 
 def _instances(by_relation: dict[str, Any], path: str | Path) -> Iterator[_Instance]:
@@ -104,7 +99,7 @@ def _sample(
         report.instances.left_out[BEYOND_LIMIT] += len(group) - len(chosen)
 
 
-def _convert(instance: _Instance, vocab: Vocab, labels: LabelChoice, report: ConversionReport) -> Doc:
+def _convert(instance: _Instance, vocab: Vocab, labels: LabelChoice) -> DocBuilder:
     label = labels.resolve(instance.relation_id)
     words = checked_words(field_of(instance.data, "tokens", list))
     builder = DocBuilder(vocab, words, source=f"{instance.relation_id}/{instance.position}")
@@ -113,7 +108,7 @@ def _convert(instance: _Instance, vocab: Vocab, labels: LabelChoice, report: Con
     if (first[0].start, first[0].end) == (first[1].start, first[1].end):
         raise Unconvertible(SELF_RELATION)
     builder.add_relation(label, [first], [pair for pair in product(heads, tails) if pair != first])
-    return builder.build(report)
+    return builder
 
 
 def _mentions(builder: DocBuilder, entity: list[Any]) -> list[Span]:
@@ -122,28 +117,14 @@ def _mentions(builder: DocBuilder, entity: list[Any]) -> list[Span]:
         raise Unconvertible(MALFORMED_INSTANCE)
     if not entity[2]:
         raise Unconvertible(NO_MENTION)
-    _extent(entity[2][0], len(builder.doc))  # raises: without its first mention the instance has no relation
+    contiguous(entity[2][0], len(builder.doc))  # raises: without its first mention the instance has no relation
     return [span for span in (_mention(builder, indices) for indices in entity[2]) if span is not None]
 
 
 def _mention(builder: DocBuilder, indices: Any) -> Span | None:
     try:
-        extent = _extent(indices, len(builder.doc))
+        extent = contiguous(indices, len(builder.doc))
     except Unconvertible as error:
         builder.mentions.left_out[error.reason] += 1
         return None
     return builder.add_mention(*extent)
-
-
-def _extent(indices: Any, length: int) -> tuple[int, int]:
-    """``[start, end)`` of a list of token indices in a text of ``length`` tokens."""
-    if not isinstance(indices, list) or not all(map(is_offset, indices)):
-        raise Unconvertible(MALFORMED_MENTION)
-    if not indices:
-        raise Unconvertible(NO_MENTION)
-    start, end = min(indices), max(indices) + 1
-    if start < 0 or end > length:
-        raise Unconvertible(OUTSIDE_TEXT)
-    if sorted(indices) != list(range(start, end)):
-        raise Unconvertible(GAPS)
-    return start, end

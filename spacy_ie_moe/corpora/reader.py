@@ -15,6 +15,7 @@ from spacy.util import logger
 from spacy.vocab import Vocab
 
 from ..relations import check_relation, require_extensions
+from ..uc_uie import doc_frames  # noqa: F401 registers Doc._.frames
 from .conversion import SPAN_KEY
 
 
@@ -154,13 +155,17 @@ def as_lists(value: Any) -> Any:
 
 
 def make_example(reference: Doc, *, gold_ents: bool) -> Example:
-    """The example of a gold document: its words and sentence starts, perhaps its entities, no relations."""
+    """The example of a gold document: its words and sentence starts, perhaps its entities, no relations.
+
+    What is asked of a document, ``Doc._.uie_task`` and ``Doc._.uie_schema``, is no answer, so it stays.
+    """
     predicted = Doc(
         reference.vocab,
         words=[token.text for token in reference],
         spaces=[bool(token.whitespace_) for token in reference],
         sent_starts=[token.is_sent_start for token in reference] if reference.has_annotation("SENT_START") else None,
     )
+    predicted._.uie_task, predicted._.uie_schema = reference._.uie_task, reference._.uie_schema
     if gold_ents:
         predicted.set_ents([_copy(span, predicted) for span in reference.ents])
         if SPAN_KEY in reference.spans:

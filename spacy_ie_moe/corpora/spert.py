@@ -21,7 +21,9 @@ from .conversion import (
     LabelChoice,
     Part,
     Unconvertible,
+    build_docs,
     checked_words,
+    convert_each,
     field_of,
     is_offset,
     key_of,
@@ -38,28 +40,23 @@ def read(
     part: Part = Part(),
     seed: int = 0,
     report: ConversionReport | None = None,
+    limit: int | None = None,
 ) -> Iterator[Doc]:
     """The sentences of a SpERT file, one ``Doc`` each.
 
-    Entities are token offsets ``[start, end)``; relations name their arguments by index in the entities. The
-    source id is ``orig_id``, or the position in the file. Raises ``FileNotFoundError`` and ``ValueError``.
+    Entities are token offsets ``[start, end)``; relations name their arguments by index in the entities.
+    ``limit``: a random sample of at most so many. The source id is ``orig_id``, or the position in the file. Raises
+    ``FileNotFoundError`` and ``ValueError``.
     """
     labels = labels or LabelChoice()
     report = report or ConversionReport()
     sentences = load_json(path, list, "a list of sentences with tokens, entities and relations")
-    for index, sentence in select_part(
-        enumerate(sentences), lambda item: key_of(item[1], "tokens"), part, seed, report
-    ):
-        try:
-            doc = _convert(sentence, index, vocab, labels, report)
-        except Unconvertible as error:
-            report.instances.left_out[error.reason] += 1
-        else:
-            report.instances.converted += 1
-            yield doc
+    chosen = select_part(enumerate(sentences), lambda item: key_of(item[1], "tokens"), part, seed, report)
+    builders = convert_each(chosen, lambda item: _convert(item[1], item[0], vocab, labels), report)
+    yield from build_docs(builders, limit=limit, seed=seed, report=report)
 
 
-def _convert(sentence: Any, index: int, vocab: Vocab, labels: LabelChoice, report: ConversionReport) -> Doc:
+def _convert(sentence: Any, index: int, vocab: Vocab, labels: LabelChoice) -> DocBuilder:
     words = checked_words(field_of(sentence, "tokens", list))
     entities = field_of(sentence, "entities", list)
     relations = field_of(sentence, "relations", list)
@@ -67,7 +64,7 @@ def _convert(sentence: Any, index: int, vocab: Vocab, labels: LabelChoice, repor
     spans = [_mention(builder, entity) for entity in entities]
     for relation in relations:
         _relation(builder, relation, spans, labels)
-    return builder.build(report)
+    return builder
 
 
 def _mention(builder: DocBuilder, entity: Any) -> Span | None:

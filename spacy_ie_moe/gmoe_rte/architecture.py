@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from thinc.api import ArgsKwargs, Model
 from thinc.types import Floats2d
 
-from ..torch_wrapper import Codec, Learning, TorchShim, wrap_network
+from ..torch_wrapper import Codec, Learning, TorchShim, to_losses, wrap_network
 from .sentences import Sentences
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def build_gmoe_rte(
         learning=Learning({"": rate}),
         device=device,
         convert_inputs=_to_features,
-        convert_outputs=_to_losses,
+        convert_outputs=to_losses,
     )
     return Model("gmoe_rte", _forward, init=_initialize, layers=[encoder, network], dims={"nI": None, "nO": None})
 
@@ -173,15 +173,3 @@ def _to_features(model: Model, inputs: tuple[Floats2d, Batch], is_train: bool) -
         return cast(Any, model.ops).asarray(hidden.grad.cpu().numpy())
 
     return ArgsKwargs(args=(features, batch.gold if is_train else batch.threshold), kwargs={}), get_gradient
-
-
-def _to_losses(model: Model, x_and_y: tuple[Any, Any], is_train: bool) -> tuple[Any, Callable]:
-    """Losses by name as numbers in training, whose sum is what is learnt from; extractions as they are."""
-    _, output = x_and_y
-    if not is_train:
-        return output, lambda _: ArgsKwargs(args=(), kwargs={})
-
-    def backprop(_: Any) -> ArgsKwargs:
-        return ArgsKwargs(args=((sum(output.values()),),), kwargs={})
-
-    return {name: loss.item() for name, loss in output.items()}, backprop

@@ -1,0 +1,178 @@
+"""Train variants of ``uc_uie`` on the same documents, and score each on several test sets.
+
+``python -m benchmarks.uie_study assets/studies/uie.json training/uie results/uie --base training/uie_base/packed``
+trains every variant (``spacy train``, a process each) into ``training/uie/VARIANT/SEED``, scores it, and writes
+``results/uie/README.md`` and ``results.json``. Runs that are done are skipped.
+
+A study file is JSON: ``config``; ``corpora`` (train and dev); ``tests``, .spacy files by name; ``overrides`` for all
+variants; ``variants``, by name what differs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Annotated, Any
+
+import spacy
+import typer
+
+from spacy_ie_moe.corpora.reader import create_relation_corpus
+
+from .study import TUNED_MALLOC
+
+SCORES = {
+    "uie_ner_f": "NER",
+    "uie_re_f": "RE",
+    "uie_trig_f": "Trig-C",
+    "uie_arg_f": "Arg-C",
+    "uie_absa_f": "ABSA",
+}
+"""Offset micro-F1 by the scorer's name."""
+SHARES = {"uie_malformed": "malformed", "uie_ungroundable": "not in the text", "uie_unknown_type": "unknown type"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a variant with a seed."""
+
+    variant: str
+    seed: int
+    settings: dict[str, Any]
+    folder: Path
+
+    def command(self, study: dict[str, Any]) -> list[str]:
+        """``spacy train`` with the run's settings."""
+        settings = {**study.get("overrides", {}), **self.settings, "system.seed": self.seed}
+        settings |= {f"paths.{name}": study["corpora"][name] for name in ("train", "dev")}
+        command = [sys.executable, "-m", "spacy", "train", study["config"], "--output", str(self.folder)]
+        for name, value in settings.items():
+            command += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+        return command
+
+
+def main(
+    path: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the runs.")],
+    results: Annotated[Path, typer.Argument(help="Folder for the page.")],
+    base: Annotated[str, typer.Option(help="The language model that is adapted.")],
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
+    limit: Annotated[int, typer.Option(help="Test documents of each set; 0 for all.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    steps: Annotated[int, typer.Option(help="Steps instead of the config's; 0 for those.")] = 0,
+) -> None:
+    """Train and score the variants of a study, and write a page."""
+    study = json.loads(path.read_text("utf8"))
+    runs = list(_runs(study, output, base, [int(seed) for seed in seeds.split(",")], steps))
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = [run for run, ok in zip(runs, pool.map(lambda run: _do(run, study, jobs), runs), strict=True) if not ok]
+    if failed:
+        typer.echo(f"Error: {len(failed)} of {len(runs)} runs failed; see {failed[0].folder}.log.", err=True)
+        raise typer.Exit(1)
+    rows = [_scored(run, study, limit) for run in runs]
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "results.json").write_text(json.dumps(rows, indent=1), "utf8")
+    page = write_page(study, rows, limit)
+    (results / "README.md").write_text(page, "utf8")
+    typer.echo(page)
+
+
+def _runs(study: dict[str, Any], output: Path, base: str, seeds: list[int], steps: int) -> Iterator[Run]:
+    for seed in seeds:
+        for variant, settings in study["variants"].items():
+            everything = {"paths.base": base, **settings}
+            if steps:
+                everything |= {"training.max_steps": steps, "training.optimizer.learn_rate.total_steps": steps}
+                everything |= {"training.eval_frequency": steps}
+            slug = "".join(c if c.isalnum() else "-" for c in variant.lower())
+            yield Run(variant, seed, everything, output / slug / str(seed))
+
+
+def _do(run: Run, study: dict[str, Any], jobs: int) -> bool:
+    """Train a run unless that is done; whether it worked."""
+    if (run.folder / "seconds.json").is_file():
+        return True
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    environment = {**TUNED_MALLOC, **os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    started = time.perf_counter()
+    with open(f"{run.folder}.log", "w", encoding="utf8") as log:
+        if subprocess.call(run.command(study), stdout=log, stderr=subprocess.STDOUT, env=environment):
+            return False
+    (run.folder / "seconds.json").write_text(json.dumps(time.perf_counter() - started), "utf8")
+    return True
+
+
+def _scored(run: Run, study: dict[str, Any], limit: int) -> dict[str, Any]:
+    """The scores of a run on every test set; kept beside it."""
+    file = run.folder / f"scores-{limit}.json"
+    if file.is_file():
+        return json.loads(file.read_text("utf8"))
+    nlp = spacy.load(run.folder / "model-last")
+    network = nlp.get_pipe("uc_uie").bundle.network
+    row: dict[str, Any] = {
+        "variant": run.variant,
+        "seed": run.seed,
+        "seconds": json.loads((run.folder / "seconds.json").read_text("utf8")),
+        "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
+        "tests": {},
+    }
+    for name, path in study["tests"].items():
+        corpus = create_relation_corpus(path, gold_ents=False, shuffle=bool(limit), seed=1)
+        examples = list(islice(corpus(nlp), limit or None))
+        started = time.perf_counter()
+        scores = nlp.evaluate(examples)
+        row["tests"][name] = {
+            "documents": len(examples),
+            "per_second": len(examples) / (time.perf_counter() - started),
+            **{key: scores.get(key) for key in (*SCORES, *SHARES)},
+        }
+    file.write_text(json.dumps(row), "utf8")
+    return row
+
+
+def write_page(study: dict[str, Any], rows: list[dict[str, Any]], limit: int) -> str:
+    """The results as Markdown: a line for each test set and metric, a column for each variant."""
+    variants = list(study["variants"])
+    by_variant = {name: [row for row in rows if row["variant"] == name] for name in variants}
+    seeds = ", ".join(str(row["seed"]) for row in by_variant[variants[0]])
+    lines = [
+        "# uc_uie: " + study.get("title", "results"),
+        "",
+        f"Offset micro-F1 in percent; seeds {seeds}; the model after the last step, so nothing is chosen on these "
+        f"documents. {'All test documents.' if not limit else f'At most {limit} test documents of each set, drawn.'}",
+        "",
+        "| test set | score | " + " | ".join(variants) + " |",
+        "|---|---|" + "---|" * len(variants),
+    ]
+    for test in study["tests"]:
+        for key, name in (SCORES | SHARES).items():
+            found = [[row["tests"][test][key] for row in by_variant[variant]] for variant in variants]
+            if any(value is not None for values in found for value in values):
+                lines.append(f"| {test} | {name} | " + " | ".join(_cell(values) for values in found) + " |")
+    lines += ["", "| | " + " | ".join(variants) + " |", "|---|" + "---|" * len(variants)]
+    for key, title, digits in (("trainable", "trained parameters", 0), ("seconds", "seconds of training", 0)):
+        cells = [f"{mean(row[key] for row in by_variant[variant]):,.{digits}f}" for variant in variants]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _cell(values: list[float | None]) -> str:
+    present = [100 * value for value in values if value is not None]
+    if not present:
+        return "–"
+    spread = f" ± {stdev(present):.1f}" if len(present) > 1 else ""
+    return f"{mean(present):.1f}{spread}"
+
+
+if __name__ == "__main__":
+    typer.run(main)

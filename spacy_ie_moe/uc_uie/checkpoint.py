@@ -1,0 +1,178 @@
+"""Language models with adapters: loaded, adapted, and in folders. PyTorch, transformers and peft; no spaCy.
+
+A folder holds ``tokenizer/``, ``adapter/`` (peft's own form) where there is one, and ``base/`` (Hugging Face's own
+form), unless the base is only referred to.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from .network import ExtractionLM
+from .prompts import Prompter
+
+ADAPTERS = ("himoe", "lora")
+PRECISIONS = ("float32", "bfloat16", "int8", "nf4")
+BASE, ADAPTER, TOKENIZER = "base", "adapter", "tokenizer"
+
+
+@dataclass(frozen=True)
+class LMSettings:
+    """Which language model, and how it is adapted.
+
+    base, revision: folder or hub id of a causal language model. adapter: "himoe" (the paper's, new), "lora" (plain,
+    new), a folder or hub id of a trained one, or None: then all of the base is trained. adapter_settings: of a new
+    one (``HiMoEConfig``, ``peft.LoraConfig``). precision: of the base: "float32", "bfloat16", or "int8" and "nf4" by
+    bitsandbytes. save_base: whether the base is saved too, or only its name. gamma, beta, mixed_precision: of
+    ``ExtractionLM``.
+    """
+
+    base: str
+    revision: str | None = None
+    adapter: str | None = "himoe"
+    adapter_settings: dict[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
+    save_base: bool = True
+    gamma: float = 0.1
+    beta: float = 0.1
+    mixed_precision: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"model.precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}.")
+        if not isinstance(self.base, str) or not self.base:
+            raise ValueError(f"model.base is {self.base!r}; expected a folder or hub id of a causal language model.")
+
+
+@dataclass
+class LMBundle:
+    """A network and the settings that it was made with."""
+
+    network: ExtractionLM
+    settings: LMSettings
+
+
+def load(settings: LMSettings) -> LMBundle:
+    """The base that the settings name, with its adapter, a new one or a trained one."""
+    tokenizer = AutoTokenizer.from_pretrained(settings.base, revision=settings.revision, trust_remote_code=False)
+    base = load_base(settings.base, settings)
+    if settings.adapter in ADAPTERS:
+        model = add_adapter(base, settings.adapter, settings.adapter_settings)
+    elif settings.adapter is not None:
+        model = _load_adapter(base, settings.adapter)
+    else:
+        model = base
+    return _bundle(model, tokenizer, settings)
+
+
+def load_base(source: str | Path, settings: LMSettings) -> PreTrainedModel:
+    """A causal language model, its weights as ``settings.precision`` says."""
+    options: dict[str, Any] = {}
+    if settings.precision in ("int8", "nf4"):
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = (
+            BitsAndBytesConfig(load_in_8bit=True)
+            if settings.precision == "int8"
+            else BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=torch.bfloat16,
+            )
+        )
+    else:
+        options["torch_dtype"] = getattr(torch, settings.precision)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            source, revision=settings.revision, trust_remote_code=False, **options
+        )
+    except OSError as error:
+        raise OSError(
+            f"model.base is {str(source)!r}, which cannot be loaded ({_first_line(error)}); expected a folder or hub "
+            f"id of a causal language model."
+        ) from error
+
+
+def add_adapter(base: PreTrainedModel, kind: str, options: dict[str, Any]) -> Any:
+    """The base, frozen, with a new adapter."""
+    from peft import LoraConfig, get_peft_model
+
+    from .adapter import HiMoEConfig
+
+    config_class: Any = HiMoEConfig if kind == "himoe" else LoraConfig
+    try:
+        config = config_class(task_type="CAUSAL_LM", **options)
+    except TypeError as error:
+        raise ValueError(
+            f"model.adapter_settings is {options!r}; expected options of {config_class.__name__} ({error})."
+        ) from None
+    return get_peft_model(base, config)
+
+
+def save_folder(bundle: LMBundle, folder: Path) -> None:
+    """Write all that ``load_folder`` needs; the base only where the settings say so or it was trained."""
+    network, settings = bundle.network, bundle.settings
+    folder.mkdir(parents=True, exist_ok=True)
+    network.prompter.tokenizer.save_pretrained(folder / TOKENIZER)
+    adapted = hasattr(network.model, "peft_config")
+    if adapted:
+        network.model.save_pretrained(folder / ADAPTER)
+    if settings.save_base or not adapted:
+        _save_base(network.model, folder / BASE)
+    (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=2), encoding="utf8")
+
+
+def load_folder(folder: Path, settings: LMSettings) -> LMBundle:
+    """What ``save_folder`` wrote. settings: of the present config; they name the base where it was not saved."""
+    if not (folder / TOKENIZER).is_dir():
+        raise FileNotFoundError(f"there is no {TOKENIZER} in {folder}; expected what to_disk of uc_uie writes.")
+    tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER, trust_remote_code=False)
+    base = load_base(folder / BASE if (folder / BASE).is_dir() else settings.base, settings)
+    model = _load_adapter(base, folder / ADAPTER) if (folder / ADAPTER).is_dir() else base
+    return _bundle(model, tokenizer, settings)
+
+
+def _bundle(model: Any, tokenizer: Any, settings: LMSettings) -> LMBundle:
+    network = ExtractionLM(
+        model,
+        Prompter(tokenizer),
+        gamma=settings.gamma,
+        beta=settings.beta,
+        mixed_precision=settings.mixed_precision,
+    )
+    return LMBundle(network, settings)
+
+
+def _load_adapter(base: PreTrainedModel, source: str | Path) -> Any:
+    from peft import PeftModel
+
+    from . import adapter  # noqa: F401 registers the mixture with peft
+
+    return PeftModel.from_pretrained(base, source, is_trainable=True)
+
+
+def _save_base(model: Any, folder: Path) -> None:
+    """The base as it was before the adapter: peft renames what it wraps, so the names are turned back."""
+    if not hasattr(model, "peft_config"):
+        model.save_pretrained(folder, safe_serialization=True)
+        return
+    base = model.get_base_model()
+    tensors = {}
+    for name, tensor in base.state_dict().items():
+        if ".base_layer." in name:
+            name = name.replace(".base_layer.", ".")
+        elif any(part.startswith(("himoe_", "lora_")) for part in name.split(".")):
+            continue
+        tensors[name] = tensor
+    base.save_pretrained(folder, state_dict=tensors, safe_serialization=True)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

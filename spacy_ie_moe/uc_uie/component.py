@@ -1,0 +1,454 @@
+"""``uc_uie``: entities, relations, events and opinions by one language model that writes frames."""
+
+# No postponed annotations here: spaCy reads the types of factories and of initialize at run time.
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from spacy import util
+from spacy.language import Language
+from spacy.pipeline.trainable_pipe import TrainablePipe
+from spacy.tokens import Doc, SpanGroup
+from spacy.training import Example, validate_examples
+from spacy.util import filter_spans
+from spacy.vocab import Vocab
+from thinc.api import Config, Model, Optimizer
+
+from ..labels import is_whole_number
+from ..relations import require_extensions
+from ..saved_settings import SavedSettings
+from ..streaming import annotate
+from ..torch_wrapper import TorchShim
+from .doc_frames import require_frame_extensions, to_entities, to_relations
+from .frames import Issue, Schema
+
+if TYPE_CHECKING:
+    from .checkpoint import LMBundle
+    from .gold import LessonMaker
+
+DEFAULTS: dict[str, Any] = Config().from_str("""
+[uc_uie]
+schema = {}
+types_at_once = 12
+constrained = false
+beams = 1
+max_new_tokens = 256
+text_tokens = 256
+batch_tokens = 4096
+spans_key = "uc_uie"
+set_ents = true
+hard_router = false
+warming_steps = 0
+seed = 0
+
+[uc_uie.lessons]
+
+[uc_uie.scorer]
+@scorers = "spacy_ie_moe.frame_scorer.v1"
+
+[uc_uie.model]
+@architectures = "spacy_ie_moe.UCUIE.v1"
+revision = null
+adapter = "himoe"
+adapter_settings = {}
+precision = "float32"
+save_base = true
+gamma = 0.1
+beta = 0.1
+mixed_precision = false
+device = null
+""")["uc_uie"]
+
+SETTINGS = (
+    "types_at_once",
+    "constrained",
+    "beams",
+    "max_new_tokens",
+    "text_tokens",
+    "batch_tokens",
+    "spans_key",
+    "set_ents",
+)
+"""What can be changed after the component is made, beside the schema."""
+
+_COUNTS = ("types_at_once", "beams", "max_new_tokens", "text_tokens", "batch_tokens")
+
+
+@Language.factory(
+    "uc_uie",
+    assigns=["doc._.frames", "doc._.relations", "doc.spans", "doc.ents"],
+    default_config=DEFAULTS,
+    default_score_weights={"uie_f": 1.0},
+)
+def make_uc_uie(
+    nlp: Language,
+    name: str,
+    model: Model,
+    schema: Any,
+    types_at_once: int,
+    constrained: bool,
+    beams: int,
+    max_new_tokens: int,
+    text_tokens: int,
+    batch_tokens: int,
+    spans_key: str,
+    set_ents: bool,
+    hard_router: bool,
+    warming_steps: int,
+    seed: int,
+    lessons: dict[str, Any],
+    scorer: Callable | None,
+) -> "UCUIE":
+    """The ``uc_uie`` component; see ``UCUIE`` for its options."""
+    return UCUIE(
+        nlp.vocab,
+        model,
+        name,
+        schema=schema,
+        types_at_once=types_at_once,
+        constrained=constrained,
+        beams=beams,
+        max_new_tokens=max_new_tokens,
+        text_tokens=text_tokens,
+        batch_tokens=batch_tokens,
+        spans_key=spans_key,
+        set_ents=set_ents,
+        hard_router=hard_router,
+        warming_steps=warming_steps,
+        seed=seed,
+        lessons=lessons,
+        scorer=scorer,
+    )
+
+
+class Question(NamedTuple):
+    """Something to ask of a part of a document: a task and the types of it that are asked for at once."""
+
+    doc: int
+    window: Any
+    task: str
+    schema: Schema
+
+
+class Findings(NamedTuple):
+    """What was found in a document: frames as ``Doc._.frames`` has them, issues, and the schema it was asked for."""
+
+    frames: list[dict[str, Any]]
+    issues: list[Issue]
+    schema: Schema | None
+
+
+class UCUIE(TrainablePipe):
+    """Extracts the frames of a schema with a causal language model: UC-UIE.
+
+    Writes ``Doc._.frames``, ``Doc._.uie_issues`` (what the model wrote that had to be left out), entities to
+    ``doc.spans[spans_key]`` and, if ``set_ents``, to ``doc.ents``, and relations to ``Doc._.relations``; what was
+    there before is replaced.
+
+    schema: frame types and their slots, as ``Schema.of`` takes them; ``Doc._.uie_schema`` of a document goes before
+    it, and ``Doc._.uie_task`` before the tasks that follow from the slots. types_at_once: a larger schema is asked for
+    in parts. constrained: write nothing but types of the schema and words of the text (needs llguidance). beams: 1 is
+    greedy. max_new_tokens: where an answer is cut off. text_tokens: of a text that is read at once; longer ones are
+    read in overlapping windows. batch_tokens: prompts that are read at once have at most so many tokens together.
+
+    In training: hard_router: a task's routes are always its gates (UC-UIE^h). warming_steps: so many updates at the
+    start learn single capabilities (stage 1). lessons: options of ``LessonSettings``. seed: of the lessons.
+    """
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        model: Model,
+        name: str = "uc_uie",
+        *,
+        schema: Any = None,
+        types_at_once: int = 12,
+        constrained: bool = False,
+        beams: int = 1,
+        max_new_tokens: int = 256,
+        text_tokens: int = 256,
+        batch_tokens: int = 4096,
+        spans_key: str = "uc_uie",
+        set_ents: bool = True,
+        hard_router: bool = False,
+        warming_steps: int = 0,
+        seed: int = 0,
+        lessons: dict[str, Any] | None = None,
+        scorer: Callable | None = None,
+    ) -> None:
+        require_extensions()
+        require_frame_extensions()
+        self.vocab = vocab
+        self.model = model
+        self.name = name
+        self.scorer = scorer
+        self.schema = schema or None
+        self.types_at_once = types_at_once
+        self.constrained = constrained
+        self.beams = beams
+        self.max_new_tokens = max_new_tokens
+        self.text_tokens = text_tokens
+        self.batch_tokens = batch_tokens
+        self.spans_key = spans_key
+        self.set_ents = set_ents
+        if not is_whole_number(warming_steps, 0):
+            raise ValueError(f"warming_steps is {warming_steps!r}; expected a whole number of at least 0.")
+        self._hard_router = hard_router
+        self._warming_steps = warming_steps
+        self._lesson_options = dict(lessons or {})
+        self._seed = seed
+        self._updates = 0
+        self._saved = SavedSettings(DEFAULTS, self._settings())
+
+    # --- settings ---------------------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _COUNTS and not is_whole_number(value, 1):
+            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1.")
+        super().__setattr__(name, value)
+
+    @property
+    def schema(self) -> Schema | None:
+        """The types to look for; None where every document has its own."""
+        return self._schema
+
+    @schema.setter
+    def schema(self, value: Any) -> None:
+        self._schema = None if value is None else Schema.of(value)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The frame types of the schema."""
+        return () if self._schema is None else self._schema.names
+
+    @property
+    def bundle(self) -> "LMBundle":
+        """The language model with its adapter."""
+        return self._shim.bundle
+
+    @property
+    def _shim(self) -> TorchShim:
+        return cast(TorchShim, self.model.shims[0])
+
+    # --- prediction -------------------------------------------------------------------------------------------
+
+    def predict(self, docs: Iterable[Doc]) -> list[Findings]:
+        """What the model finds in each document."""
+        from .decoding import Request
+        from .instructions import HARD_ROUTES, build
+
+        docs = list(docs)
+        questions = [question for row, doc in enumerate(docs) for question in self._questions(row, doc)]
+        by_instruction: dict[tuple[str, Schema], list[Question]] = {}
+        for question in questions:
+            by_instruction.setdefault((question.task, question.schema), []).append(question)
+        frames: list[list[dict[str, Any]]] = [[] for _ in docs]
+        issues: list[list[Issue]] = [[] for _ in docs]
+        for (task, schema), group in by_instruction.items():
+            request = Request(
+                instruction=build(task, schema),
+                bodies=[self._body(docs[question.doc], question) for question in group],
+                grammars=[self._grammar(docs[question.doc], question) for question in group]
+                if self.constrained
+                else None,
+                routes=HARD_ROUTES[task] if self._hard_router else None,
+                max_new_tokens=self.max_new_tokens,
+                beams=self.beams,
+                batch_tokens=self.batch_tokens,
+            )
+            for question, answer in zip(group, self.model.predict(request), strict=True):
+                found, left_out = self._read(docs[question.doc], question, answer)
+                frames[question.doc] += found
+                issues[question.doc] += left_out
+        return [self._findings(doc, *found) for doc, *found in zip(docs, frames, issues, strict=True)]
+
+    def _questions(self, row: int, doc: Doc) -> Iterator[Question]:
+        from .windows import make_windows
+
+        schema = self._schema_of(doc)
+        if schema is None or not len(doc):
+            return
+        by_task = {doc._.uie_task: schema} if doc._.uie_task else schema.by_task()
+        windows = make_windows(doc, self.bundle.network.prompter, self.text_tokens)
+        for task, types in by_task.items():
+            for first in range(0, len(types), self.types_at_once):
+                part = types.only(types.names[first : first + self.types_at_once])
+                yield from (Question(row, window, task, part) for window in windows)
+
+    def _schema_of(self, doc: Doc) -> Schema | None:
+        return self._schema if doc._.uie_schema is None else Schema.of(doc._.uie_schema)
+
+    def _body(self, doc: Doc, question: Question) -> str:
+        from .gold import given_events
+        from .instructions import body
+        from .windows import text_of
+
+        given = given_events(doc, question.window, question.schema) if question.task == "EAE" else []
+        return body(text_of(doc, question.window).text, given)
+
+    def _grammar(self, doc: Doc, question: Question) -> str:
+        from .constraints import make_grammar
+        from .windows import text_of
+
+        return make_grammar(question.schema, text_of(doc, question.window).text, task=question.task)
+
+    def _read(self, doc: Doc, question: Question, answer: Any) -> tuple[list[dict[str, Any]], list[Issue]]:
+        from .reading import read_answer
+
+        return read_answer(doc, question.window, answer, question.schema)
+
+    def _findings(self, doc: Doc, frames: list[dict[str, Any]], issues: list[Issue]) -> Findings:
+        from .windows import merge_frames
+
+        return Findings(merge_frames(frames), issues, self._schema_of(doc))
+
+    def set_annotations(self, docs: Iterable[Doc], scores: list[Findings]) -> None:
+        """Write what ``predict`` found to the documents."""
+        from .reading import as_data
+
+        for doc, found in zip(docs, scores, strict=True):
+            doc._.frames = found.frames
+            doc._.uie_issues = as_data(found.issues)
+            if found.schema is None:
+                continue
+            entities = to_entities(doc, found.frames, found.schema)
+            doc.spans[self.spans_key] = SpanGroup(doc, name=self.spans_key, spans=entities)
+            doc._.relations = to_relations(doc, found.frames, found.schema)
+            if self.set_ents and "NER" in found.schema.by_task():
+                doc.set_ents(filter_spans(entities))
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 32) -> Iterator[Doc]:
+        """Process a stream in order; if a batch fails its documents are tried one by one."""
+        for docs in util.minibatch(stream, size=batch_size):
+            yield from annotate(self, docs)
+
+    # --- training ---------------------------------------------------------------------------------------------
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]] | None = None,
+        *,
+        nlp: Language | None = None,
+        schema: Any = None,
+    ) -> None:
+        """Load the base that the config names, with its adapter. schema: that of the config, else of the documents."""
+        if schema is not None:
+            self.schema = schema
+        self._updates = 0
+        self._shim.reset()
+        _ = self._shim.bundle
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from a batch: L_task + gamma L_bce + beta L_entropy (eq. 10), in ``losses`` as a sum and one by one.
+
+        Gold are ``Doc._.frames`` of the references (else their entities and relations) for ``Doc._.uie_task``. The
+        first ``warming_steps`` calls learn one capability from each document. ``drop`` has no effect.
+        """
+        from .network import LessonBatch
+
+        losses = {} if losses is None else losses
+        examples = list(examples)
+        validate_examples(examples, "UCUIE.update")
+        losses.setdefault(self.name, 0.0)
+        warming = self._updates < self._warming_steps
+        lessons = self._lessons(examples, warming=warming)
+        self._updates += 1
+        if not lessons:
+            return losses
+        terms, backprop = self.model.begin_update(LessonBatch(lessons, forced=warming or self._hard_router))
+        backprop(None)
+        if sgd is not None:
+            self.finish_update(sgd)
+        losses[self.name] += sum(terms.values())
+        for term, value in terms.items():
+            key = f"{self.name}_{term}"
+            losses[key] = losses.get(key, 0.0) + value
+        return losses
+
+    def _lessons(self, examples: list[Example], *, warming: bool) -> list[Any]:
+        from .instructions import CAPABILITIES
+
+        maker = self._lesson_maker()
+        rng = random.Random(f"{self._seed}/{self._updates}")
+        first = rng.randrange(len(CAPABILITIES))
+        lessons = []
+        for row, example in enumerate(examples):
+            schema = self._schema_of(example.reference)
+            if schema is None:
+                raise ValueError(
+                    "Doc._.uie_schema of a training document is None and uc_uie has no schema; expected one of them."
+                )
+            # One capability after the other, so that a batch has as many lessons of each.
+            capability = CAPABILITIES[(first + row) % len(CAPABILITIES)] if warming else None
+            lesson = maker(example.reference, schema, rng, capability=capability)
+            if lesson is not None:
+                lessons.append(maker.tokens(lesson))
+        return lessons
+
+    def _lesson_maker(self) -> "LessonMaker":
+        from .gold import LessonMaker
+        from .lessons import LessonSettings
+
+        return LessonMaker(
+            self.bundle.network.prompter, limit=self.text_tokens, settings=LessonSettings(**self._lesson_options)
+        )
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """The scores of the scorer."""
+        return {} if self.scorer is None else self.scorer(examples, **kwargs)
+
+    # --- saving -----------------------------------------------------------------------------------------------
+
+    def _settings(self) -> dict[str, Any]:
+        schema = {} if self._schema is None else self._schema.to_config()
+        return {"schema": schema, **{name: getattr(self, name) for name in SETTINGS}}
+
+    def _read_settings(self, text: str) -> None:
+        for name, value in self._saved.read(text).items():
+            setattr(self, name, (value or None) if name == "schema" else value)
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        """Write settings, tokenizer and adapter, and the base if ``model.save_base``."""
+        from .checkpoint import save_folder
+
+        serialize = {
+            "cfg": lambda p: p.write_text(self._saved.write(self._settings()), "utf8"),
+            "model": lambda folder: save_folder(self.bundle, folder),
+        }
+        util.to_disk(path, serialize, exclude)
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "UCUIE":
+        """Read what ``to_disk`` wrote."""
+
+        def read_model(folder: Path) -> None:
+            self._shim.bundle = self._shim.codec.from_folder(folder)
+
+        readers = {"cfg": lambda p: self._read_settings(p.read_text("utf8")), "model": read_model}
+        util.from_disk(path, readers, exclude)
+        return self
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        """The same as ``to_disk``, in one."""
+        serialize = {
+            "cfg": lambda: self._saved.write(self._settings()).encode("utf8"),
+            "model": lambda: self._shim.to_bytes(),
+        }
+        return util.to_bytes(serialize, exclude)
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "UCUIE":
+        """Read what ``to_bytes`` gave."""
+        readers = {
+            "cfg": lambda data: self._read_settings(data.decode("utf8")),
+            "model": lambda data: self._shim.from_bytes(data),
+        }
+        util.from_bytes(bytes_data, readers, exclude)
+        return self

@@ -1,0 +1,196 @@
+"""Answers of a causal language model to prompts that share an instruction. PyTorch only.
+
+What the model computes of an instruction, keys, values and gates, is computed once and kept for all texts and all
+later calls: the model is causal and the gates depend on nothing else (eq. 3).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
+
+from .constraints import CopyConstraint, RecordScores
+from .lm import last_logits, tuner_of
+from .prompts import Prompter
+
+PREFIXES = 16
+"""So many instructions are kept."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Texts to answer. instruction, bodies: as ``instructions`` has them. grammars: of each body, for constrained
+
+    decoding. routes: the gates of a hard router. max_new_tokens: where an answer is cut off. beams: 1 is greedy.
+    batch_tokens: prompts that are read at once have at most so many tokens together, one prompt at least.
+    """
+
+    instruction: str
+    bodies: Sequence[str]
+    grammars: Sequence[str] | None = None
+    routes: tuple[int, ...] | None = None
+    max_new_tokens: int = 256
+    beams: int = 1
+    batch_tokens: int = 4096
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was written. ends: where in the text each token ends. log_probabilities: of each token, given those before.
+
+    finished: False where ``max_new_tokens`` cut it off.
+    """
+
+    text: str
+    ends: list[int] = field(default_factory=list)
+    log_probabilities: list[float] = field(default_factory=list)
+    finished: bool = True
+
+
+@dataclass
+class Prefix:
+    """What is kept of an instruction: its tokens, keys and values [1, ...], and gates [linears, 1, capabilities]."""
+
+    tokens: list[int]
+    cache: DynamicCache
+    gates: Tensor | None
+
+
+class Decoder:
+    """Writes answers, greedily or with beams. Several threads may share it; one at a time generates."""
+
+    def __init__(self, model: Any, prompter: Prompter) -> None:
+        self.model = model
+        self.prompter = prompter
+        self._prefixes: OrderedDict[tuple[str, tuple[int, ...] | None], Prefix] = OrderedDict()
+        self._lock = RLock()
+
+    def forget(self) -> None:
+        """Drop what is kept of instructions, after the weights have changed."""
+        self._prefixes.clear()
+
+    def __call__(self, request: Request) -> list[Answer]:
+        """An answer for each body, in their order."""
+        bodies = [self.prompter.tokens(body) for body in request.bodies]
+        answers: list[Answer] = [Answer("")] * len(bodies)
+        with self._lock:
+            prefix = self._prefix(request)
+            # Texts of like length together: what a batch pads is lost time.
+            order = sorted(range(len(bodies)), key=lambda row: len(bodies[row]))
+            for rows in _batches(order, [len(body) + len(prefix.tokens) for body in bodies], request.batch_tokens):
+                grammars = None if request.grammars is None else [request.grammars[row] for row in rows]
+                batch = self._generate(prefix, [bodies[row] for row in rows], grammars, request)
+                for row, answer in zip(rows, batch, strict=True):
+                    answers[row] = answer
+        return answers
+
+    def _prefix(self, request: Request) -> Prefix:
+        key = (request.instruction, request.routes)
+        if key in self._prefixes:
+            self._prefixes.move_to_end(key)
+        else:
+            self._prefixes[key] = self._read(request)
+            if len(self._prefixes) > PREFIXES:
+                self._prefixes.popitem(last=False)
+        return self._prefixes[key]
+
+    def _read(self, request: Request) -> Prefix:
+        tokens = self.prompter.instruction(request.instruction)
+        ids = torch.tensor([tokens], device=self.model.device)
+        tuner = tuner_of(self.model)
+        routing: dict[str, Any] = {}
+        if tuner is not None:
+            routes = request.routes
+            routing = {
+                "instruction_mask": torch.ones_like(ids, dtype=torch.bool),
+                "routes": None if routes is None else torch.tensor([routes], dtype=torch.float32, device=ids.device),
+            }
+        cache = DynamicCache()
+        with last_logits(self.model, 1):
+            self.model(
+                input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True, **routing
+            )
+        return Prefix(tokens, cache, None if tuner is None else tuner.gates)
+
+    def _generate(
+        self, prefix: Prefix, bodies: Sequence[list[int]], grammars: Sequence[str] | None, request: Request
+    ) -> list[Answer]:
+        ids, mask = self._pad(prefix.tokens, bodies)
+        tuner = tuner_of(self.model)
+        if tuner is not None:
+            tuner.set_gates(prefix.gates)
+        cache = copy.deepcopy(prefix.cache)
+        cache.batch_repeat_interleave(len(bodies) * request.beams)
+        recorder = RecordScores()
+        processors = LogitsProcessorList([recorder])
+        if grammars is not None:
+            constraint = CopyConstraint(
+                self.prompter.tokenizer, grammars, ids.shape[1], request.max_new_tokens, beams=request.beams
+            )
+            processors = LogitsProcessorList([constraint, recorder])
+        output = self.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            logits_processor=processors,
+            generation_config=GenerationConfig(
+                max_new_tokens=request.max_new_tokens,
+                num_beams=request.beams,
+                do_sample=False,
+                eos_token_id=self.prompter.end,
+                pad_token_id=self.prompter.pad,
+                bos_token_id=self.prompter.tokenizer.bos_token_id,
+                return_dict_in_generate=True,
+                output_scores=request.beams > 1,
+            ),
+        )
+        written = output.sequences[:, ids.shape[1] :]
+        if request.beams > 1:
+            scores = self.model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)
+        else:
+            scores = recorder.scores()
+        return [
+            self._answer(tokens, values)
+            for tokens, values in zip(written.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def _pad(self, instruction: list[int], bodies: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        """Ids and mask [B, L]: the instruction, padding, the body; so every row has the instruction at its start."""
+        longest = max(map(len, bodies))
+        rows = [[*instruction, *[self.prompter.pad] * (longest - len(body)), *body] for body in bodies]
+        masks = [[*[1] * len(instruction), *[0] * (longest - len(body)), *[1] * len(body)] for body in bodies]
+        device = self.model.device
+        return torch.tensor(rows, device=device), torch.tensor(masks, device=device)
+
+    def _answer(self, tokens: list[int], scores: list[float]) -> Answer:
+        written = self.prompter.read(tokens)
+        return Answer(
+            written.text, written.ends, scores[: len(written.ends)], finished=self.prompter.end in tokens
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**self.__dict__, "_prefixes": OrderedDict()}
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=RLock())
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Rows in runs of ``order`` of which the longest, times their number, has at most ``most`` tokens."""
+    batches: list[list[int]] = []
+    for row in order:
+        if batches and lengths[row] * (len(batches[-1]) + 1) <= most:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches

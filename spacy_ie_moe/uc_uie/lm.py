@@ -1,0 +1,24 @@
+"""What this package needs to know of a causal language model of Hugging Face, with or without an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def tuner_of(model: Any) -> Any:
+    """The tuner of the mixture of experts in a model; None where there is none."""
+    tuner = getattr(model, "base_model", None)
+    return tuner if hasattr(tuner, "auxiliary_losses") else None
+
+
+@contextmanager
+def last_logits(model: Any, count: int) -> Iterator[None]:
+    """Let the head of a language model see the last ``count`` positions only: the others' logits are not needed."""
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, -count:], *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()

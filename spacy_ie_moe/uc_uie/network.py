@@ -1,0 +1,119 @@
+"""A causal language model that learns to answer extraction prompts, and answers them. PyTorch only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .decoding import Answer, Decoder, Request
+from .lm import last_logits, tuner_of
+from .prompts import Prompter
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One lesson in tokens. routes: the capabilities that its task takes (hard-routing labels, section 3.4)."""
+
+    instruction: Sequence[int]
+    body: Sequence[int]
+    target: Sequence[int]
+    routes: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.instruction) + len(self.body) + len(self.target)
+
+
+@dataclass(frozen=True)
+class LessonBatch:
+    """Lessons to learn from. forced: their routes are the gates (capability warming), not labels for the router."""
+
+    lessons: Sequence[Tokens]
+    forced: bool = False
+
+
+class ExtractionLM(nn.Module):
+    """L_total = L_task + gamma L_bce + beta L_entropy (eq. 10).
+
+    model: a causal language model, perhaps of peft's. prompter: its tokenizer. gamma, beta: the weights of the
+    auxiliary losses. mixed_precision: learn in bfloat16
+    with float32 weights.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompter: Prompter,
+        *,
+        gamma: float = 0.1,
+        beta: float = 0.1,
+        mixed_precision: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.prompter = prompter
+        self.gamma = gamma
+        self.beta = beta
+        self.mixed_precision = mixed_precision
+        self.decoder = Decoder(model, prompter)
+
+    @property
+    def tuner(self) -> Any:
+        """The tuner of the mixture of experts; None where the model has none."""
+        return tuner_of(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def forward(self, batch: LessonBatch) -> dict[str, Tensor]:
+        """The terms of the loss by name, weighted; their sum is what is learnt from."""
+        self.decoder.forget()  # what it keeps is of weights that are about to change
+        ids, mask, positions, instruction, targets = self._collate(batch.lessons)
+        routes = torch.tensor([lesson.routes for lesson in batch.lessons], dtype=torch.float32, device=self.device)
+        routing: dict[str, Any] = {}
+        if self.tuner is not None:
+            routing = {"instruction_mask": instruction, "routes": routes if batch.forced else None}
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision),
+            last_logits(self.model, targets.shape[1] + 1),
+        ):
+            output = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **routing)
+        logits = output.logits[:, :-1].float().flatten(0, 1)
+        losses = {"task": F.cross_entropy(logits, targets.flatten(), ignore_index=-100)}
+        if self.tuner is not None:
+            auxiliary = self.tuner.auxiliary_losses(None if batch.forced else routes)
+            weights = {"bce": 0.0 if batch.forced else self.gamma, "entropy": self.beta}
+            losses |= {name: weights[name] * loss for name, loss in auxiliary.items() if weights[name]}
+        return losses
+
+    @torch.inference_mode()
+    def predict(self, request: Request) -> list[Answer]:
+        """What the model writes for each body of the request."""
+        return self.decoder(request)
+
+    def _collate(self, lessons: Sequence[Tokens]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Ids, mask, positions and instruction mask [B, L], padded on the left, and targets [B, T], -100 for none.
+
+        Targets end where the rows end, so the head sees no other positions.
+        """
+        longest = max(len(lesson) for lesson in lessons)
+        answer = max(len(lesson.target) for lesson in lessons)
+        ids = torch.full((len(lessons), longest), self.prompter.pad)
+        mask = torch.zeros_like(ids)
+        instruction = torch.zeros_like(ids, dtype=torch.bool)
+        targets = torch.full((len(lessons), answer), -100)
+        for row, lesson in enumerate(lessons):
+            start = longest - len(lesson)
+            ids[row, start:] = torch.tensor([*lesson.instruction, *lesson.body, *lesson.target])
+            mask[row, start:] = 1
+            instruction[row, start : start + len(lesson.instruction)] = True
+            targets[row, answer - len(lesson.target) :] = torch.tensor(lesson.target)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        device = self.device
+        return ids.to(device), mask.to(device), positions.to(device), instruction.to(device), targets.to(device)

@@ -1,0 +1,56 @@
+"""Prompts as token ids, and what a model wrote as text. Neither PyTorch nor spaCy.
+
+A prompt is an instruction, which names the task and its types, and a body, which holds the text. They are turned to
+tokens apart, so that the tokens of an instruction are the same whatever follows: what a model computes of them can be
+kept for all texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote. text: without special tokens. ends: where in it each token ends."""
+
+    text: str
+    ends: list[int]
+
+
+class Prompter:
+    """Between text and the tokens of a Hugging Face tokenizer. Raises ``ValueError`` for one that ends nothing."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError("the tokenizer of model.base has no end-of-sequence token; expected one that has.")
+        self.tokenizer = tokenizer
+        self.end = int(tokenizer.eos_token_id)
+        self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+
+    def instruction(self, text: str) -> list[int]:
+        """The tokens of an instruction, behind the tokenizer's start token where it has one."""
+        start = [] if self.tokenizer.bos_token_id is None else [int(self.tokenizer.bos_token_id)]
+        return start + self.tokens(text)
+
+    def tokens(self, text: str) -> list[int]:
+        """The tokens of a text, no special ones."""
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def target(self, text: str) -> list[int]:
+        """The tokens of an answer, with the end token."""
+        return [*self.tokens(text), self.end]
+
+    def read(self, tokens: Sequence[int]) -> Written:
+        """The text of generated tokens, up to the end token."""
+        kept = list(tokens)
+        if self.end in kept:
+            kept = kept[: kept.index(self.end)]
+        # A token may hold half a character, so where one ends is known from the text of all up to it.
+        texts = [self._decode(kept[: i + 1]) for i in range(len(kept))]
+        return Written(texts[-1] if texts else "", [len(text) for text in texts])
+
+    def _decode(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)

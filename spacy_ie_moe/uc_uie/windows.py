@@ -1,0 +1,93 @@
+"""Long documents in parts that a language model can read, and what was found in the parts put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from spacy.tokens import Doc, Span
+
+from .doc_frames import frame_key, sort_frames
+from .prompts import Prompter
+
+OVERLAP = 0.25
+"""The share of a window that the next one reads again, so that what lies on a border is whole in one of them."""
+
+
+class Window(NamedTuple):
+    """Tokens [start, end) of a document."""
+
+    start: int
+    end: int
+
+
+def make_windows(doc: Doc, prompter: Prompter, limit: int) -> list[Window]:
+    """The parts of ``doc``, each of at most ``limit`` tokens of the language model, or of one word.
+
+    They end where a sentence does if the document has sentences and one ends in the window's last part.
+    """
+    if not len(doc):
+        return []
+    if len(doc.text) <= limit:  # no token is shorter than a character
+        return [Window(0, len(doc))]
+    sizes = [len(prompter.tokens(token.text_with_ws)) for token in doc]  # at most so many: a text has fewer
+    before = [0, *accumulate(sizes)]
+    windows: list[Window] = []
+    start = 0
+    while True:
+        end = start + 1
+        while end < len(doc) and before[end + 1] - before[start] <= limit:
+            end += 1
+        if end == len(doc):
+            return [*windows, Window(start, end)]
+        end = _border(doc, start, end)
+        windows.append(Window(start, end))
+        again = max(start + 1, end)
+        while again - 1 > start and before[end] - before[again - 1] <= OVERLAP * limit:
+            again -= 1
+        start = again
+
+
+def _border(doc: Doc, start: int, end: int) -> int:
+    """The last start of a sentence in the second half of a window, else its end."""
+    if doc.has_annotation("SENT_START"):
+        for token in range(end, start + (end - start) // 2, -1):
+            if doc[token].is_sent_start:
+                return token
+    return end
+
+
+def text_of(doc: Doc, window: Window) -> Span:
+    """The tokens of a window."""
+    return doc[window.start : window.end]
+
+
+def merge_frames(frames: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Frames of overlapping windows: each once, with its highest score, and the more complete one of two.
+
+    A frame goes where another has its type and filler, and all of its slots and more: it was cut by a border.
+    """
+    best: dict[Any, dict[str, Any]] = {}
+    for frame in frames:
+        key = frame_key(frame)
+        if key not in best or frame["score"] > best[key]["score"]:
+            best[key] = frame
+    by_filler: dict[Any, list[dict[str, Any]]] = {}
+    for frame in best.values():
+        by_filler.setdefault((frame["type"], _position(frame)), []).append(frame)
+    kept = [frame for group in by_filler.values() for frame in group if not _is_part(frame, group)]
+    return sort_frames(kept)
+
+
+def _is_part(frame: dict[str, Any], others: Sequence[dict[str, Any]]) -> bool:
+    slots = _slots(frame)
+    return any(slots < _slots(other) for other in others)
+
+
+def _slots(frame: dict[str, Any]) -> set[tuple[Any, ...]]:
+    return {(slot["type"], *slot["pos"]) for slot in frame["slots"]}
+
+
+def _position(frame: dict[str, Any]) -> tuple[int, ...] | None:
+    return None if frame["pos"] is None else tuple(frame["pos"])

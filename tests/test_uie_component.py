@@ -1,0 +1,283 @@
+"""The component ``uc_uie``: what it writes to documents, how it learns, and that it comes back as it was saved."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import spacy
+import torch
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin
+from spacy.training import Example
+
+from spacy_ie_moe.corpora.reader import make_example
+from spacy_ie_moe.uc_uie.windows import make_windows
+
+from .uie import MIXED, SCHEMAS, TEXTS, make_docs, save_tiny_llama
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("lm") / "base", spread=0.3)
+
+
+def make_nlp(base: Path, **config) -> Language:
+    model = {"base": str(base), **config.pop("model", {})}
+    settings = {"schema": MIXED, "max_new_tokens": 48, "constrained": True, **config}
+    nlp = spacy.blank("en")
+    nlp.add_pipe("uc_uie", config={**settings, "model": {"@architectures": "spacy_ie_moe.UCUIE.v1", **model}})
+    return nlp
+
+
+def stir(nlp: Language, seed: int = 0) -> Language:
+    """Give the adapter weights that change something."""
+    torch.manual_seed(seed)
+    for parameter in nlp.get_pipe("uc_uie").bundle.network.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return nlp
+
+
+def found(doc: Doc) -> tuple:
+    frames = [
+        (frame["type"], frame["pos"], [(slot["type"], slot["pos"]) for slot in frame["slots"]])
+        for frame in doc._.frames
+    ]
+    return frames, doc._.uie_issues, [(ent.text, ent.label_) for ent in doc.ents], len(doc._.relations)
+
+
+@pytest.fixture(scope="module")
+def nlp(base) -> Language:
+    pytest.importorskip("llguidance")
+    return stir(make_nlp(base))
+
+
+def learnable(nlp: Language) -> list[Example]:
+    return [make_example(doc, gold_ents=False) for doc in make_docs(nlp.vocab)]
+
+
+# --- what is written ------------------------------------------------------------------------------------------
+
+
+def test_everything_that_is_written_lies_in_the_document(nlp):
+    docs = list(nlp.pipe(TEXTS))
+    assert any(doc._.frames for doc in docs)
+    for doc in docs:
+        for frame in doc._.frames:
+            assert frame["type"] in MIXED
+            assert 0 < frame["score"] <= 1
+            for part in (frame, *frame["slots"]):
+                if part["pos"] is not None:
+                    start, end = part["pos"]
+                    assert doc[start:end].text == part["text"]
+        assert [view.type for view in doc._.frame_spans] == [frame["type"] for frame in doc._.frames]
+
+
+def test_pipe_equals_call_whatever_the_batch(nlp):
+    expected = [found(nlp(text)) for text in TEXTS]
+    for size in (1, 2, 10):
+        assert [found(doc) for doc in nlp.pipe(TEXTS, batch_size=size)] == expected
+    assert [found(doc) for doc in nlp.pipe(TEXTS[::-1])] == expected[::-1]
+
+
+def test_it_works_in_several_processes(nlp):
+    expected = [found(nlp(text)) for text in TEXTS[:3]]
+    with pytest.warns() as _:
+        import warnings
+
+        warnings.warn("none of ours is expected", stacklevel=1)
+        assert [found(doc) for doc in nlp.pipe(TEXTS[:3], n_process=2, batch_size=1)] == expected
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\n", "x", "😀", "a" * 3000, "{(PER: x)}", "\\", "\u200b"])
+def test_odd_texts_are_fine(nlp, text):
+    doc = nlp(text)
+    assert isinstance(doc._.frames, list)
+
+
+def test_a_document_can_ask_for_its_own_schema_and_task(nlp):
+    doc = nlp.make_doc(TEXTS[0])
+    doc._.uie_schema = {"Thing": []}
+    assert {frame["type"] for frame in nlp.get_pipe("uc_uie")(doc)._.frames} <= {"Thing"}
+
+
+def test_without_any_schema_nothing_is_asked(base):
+    doc = make_nlp(base, schema={})(TEXTS[0])
+    assert doc._.frames == []
+
+
+def test_a_large_schema_is_asked_for_in_parts(base):
+    nlp = stir(make_nlp(base, schema={f"T{n}": [] for n in range(7)}, types_at_once=3))
+    pipe = nlp.get_pipe("uc_uie")
+    questions = list(pipe._questions(0, nlp.make_doc("x y")))
+    assert [len(question.schema) for question in questions] == [3, 3, 1]
+    assert isinstance(nlp("x y")._.frames, list)
+
+
+def test_long_documents_are_read_in_windows_that_cover_them(base):
+    nlp = make_nlp(base, text_tokens=20)
+    doc = nlp.make_doc("The soup was great but the waiter was rude . " * 20)
+    windows = make_windows(doc, nlp.get_pipe("uc_uie").bundle.network.prompter, 20)
+    assert windows[0].start == 0 and windows[-1].end == len(doc)
+    assert all(one.start < other.start <= one.end < other.end for one, other in zip(windows, windows[1:], strict=False))
+    prompter = nlp.get_pipe("uc_uie").bundle.network.prompter
+    assert all(len(prompter.tokens(doc[w.start : w.end].text)) <= 20 or w.end - w.start == 1 for w in windows)
+
+
+def test_frames_survive_docbin_and_bytes(nlp):
+    doc = next(doc for doc in nlp.pipe(TEXTS) if doc._.frames)
+    again = next(iter(DocBin(docs=[doc], store_user_data=True).get_docs(nlp.vocab)))
+    assert [view.type for view in again._.frame_spans] == [view.type for view in doc._.frame_spans]
+    assert Doc(nlp.vocab).from_bytes(doc.to_bytes())._.frame_spans[0].score == doc._.frame_spans[0].score
+
+
+# --- training -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapter", ["himoe", "lora", None])
+def test_a_few_updates_learn_four_tasks_at_once(tmp_path, adapter):
+    base = save_tiny_llama(tmp_path / "base", spread=0.3)
+    options = {} if adapter is None else {"r": 16, "target_modules": ["gate_proj", "up_proj", "down_proj", "q_proj"]}
+    if adapter == "lora":
+        options["lora_alpha"] = 32
+    elif adapter == "himoe":
+        options["alpha"] = 32
+    nlp = make_nlp(
+        base,
+        schema={},
+        lessons={"mask_names": 0.0, "share_all_negative": 0.0, "random_wording": False, "shuffle": False},
+        model={"adapter": adapter, "adapter_settings": options},
+    )
+    examples = learnable(nlp)
+    optimizer = nlp.initialize(lambda: examples)
+    optimizer.learn_rate = 0.01
+    first: dict[str, float] = {}
+    nlp.update(examples, sgd=optimizer, losses=first)
+    for _ in range(60):
+        losses: dict[str, float] = {}
+        nlp.update(examples, sgd=optimizer, losses=losses)
+    assert losses["uc_uie_task"] < 0.6 * first["uc_uie_task"]
+    expected = {"uc_uie", "uc_uie_task"} | ({"uc_uie_bce", "uc_uie_entropy"} if adapter == "himoe" else set())
+    assert set(losses) == expected
+
+
+def test_warming_learns_capabilities_first(base):
+    nlp = make_nlp(base, schema={}, warming_steps=2)
+    examples = learnable(nlp)
+    optimizer = nlp.initialize(lambda: examples)
+    terms = []
+    for _ in range(3):
+        losses: dict[str, float] = {}
+        nlp.update(examples, sgd=optimizer, losses=losses)
+        terms.append(set(losses))
+    assert ["uc_uie_bce" in names for names in terms] == [False, False, True]
+
+
+def test_gold_entities_and_relations_are_frames_too(base):
+    nlp = make_nlp(base, schema={"PER": [], "Work_For": ["subject", "object"]})
+    doc = nlp.make_doc("Marie Curie worked for the Sorbonne .")
+    doc.set_ents([doc.char_span(0, 11, label="PER")])
+    doc._.uie_task = "NER"
+    optimizer = nlp.initialize()
+    losses = nlp.update([make_example(doc, gold_ents=False)], sgd=optimizer)
+    assert losses["uc_uie_task"] > 0
+
+
+def test_documents_of_no_known_task_are_a_clear_error(base):
+    nlp = make_nlp(base)
+    optimizer = nlp.initialize()
+    with pytest.raises(ValueError, match=r"Doc._.uie_task is ''"):
+        nlp.update([make_example(nlp.make_doc("x y"), gold_ents=False)], sgd=optimizer)
+
+
+def test_empty_documents_teach_nothing(base):
+    nlp = make_nlp(base, schema={"PER": []})
+    optimizer = nlp.initialize()
+    assert nlp.update([make_example(nlp.make_doc(""), gold_ents=False)], sgd=optimizer) == {"uc_uie": 0.0}
+
+
+# --- saving ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapter", ["himoe", "lora", None])
+@pytest.mark.parametrize("save_base", [True, False])
+def test_a_saved_pipeline_finds_the_same(base, tmp_path, adapter, save_base):
+    pytest.importorskip("llguidance")
+    nlp = stir(make_nlp(base, model={"adapter": adapter, "save_base": save_base,
+                                     "adapter_settings": {"target_modules": ["up_proj", "down_proj"]} if adapter else {}}))
+    expected = [found(doc) for doc in nlp.pipe(TEXTS)]
+    nlp.to_disk(tmp_path / "saved")
+    assert (tmp_path / "saved/uc_uie/model/base").is_dir() == (save_base or adapter is None)
+    again = spacy.load(tmp_path / "saved")
+    assert [found(doc) for doc in again.pipe(TEXTS)] == expected
+    twin = make_nlp(base, model={"adapter": adapter}).from_bytes(nlp.to_bytes())
+    assert [found(doc) for doc in twin.pipe(TEXTS)] == expected
+
+
+def test_a_saved_base_needs_no_other_folder(tmp_path):
+    pytest.importorskip("llguidance")
+    base = save_tiny_llama(tmp_path / "base", spread=0.3)
+    nlp = stir(make_nlp(base))
+    expected = [found(doc) for doc in nlp.pipe(TEXTS)]
+    nlp.to_disk(tmp_path / "saved")
+    base.rename(tmp_path / "elsewhere")
+    assert [found(doc) for doc in spacy.load(tmp_path / "saved").pipe(TEXTS)] == expected
+
+
+def test_pickling(nlp):
+    expected = [found(doc) for doc in nlp.pipe(TEXTS[:2])]
+    pipe = pickle.loads(pickle.dumps(nlp.get_pipe("uc_uie")))
+    assert [found(pipe(nlp.make_doc(text))) for text in TEXTS[:2]] == expected
+
+
+def test_settings_changed_at_run_time_come_back(base, tmp_path):
+    nlp = make_nlp(base)
+    nlp.get_pipe("uc_uie").schema = ["Person", "Place"]
+    nlp.get_pipe("uc_uie").beams = 2
+    nlp.to_disk(tmp_path / "saved")
+    pipe = spacy.load(tmp_path / "saved").get_pipe("uc_uie")
+    assert pipe.labels == ("Person", "Place")
+    assert pipe.beams == 2
+
+
+# --- errors ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"beams": 0}, "beams is 0"),
+        ({"max_new_tokens": True}, "max_new_tokens is True"),
+        ({"warming_steps": -1}, "warming_steps is -1"),
+        ({"schema": {"PER (x)": []}}, "PER"),
+        ({"model": {"precision": "int3"}}, "model.precision is 'int3'"),
+        ({"model": {"base": ""}}, "model.base is ''"),
+    ],
+)
+def test_wrong_settings_are_named(base, config, words):
+    with pytest.raises(ValueError) as error:
+        make_nlp(base, **config)
+    assert words in str(error.value)
+
+
+def test_a_base_that_is_not_there_is_named(tmp_path):
+    nlp = make_nlp(tmp_path / "nowhere")
+    with pytest.raises(OSError, match=r"nowhere"):
+        nlp("x")
+
+
+def test_wrong_adapter_settings_are_named(base):
+    nlp = make_nlp(base, model={"adapter_settings": {"ranks": 3}})
+    with pytest.raises(ValueError, match="model.adapter_settings"):
+        nlp("x")
+
+
+def test_schemas_are_taken_from_json_and_checked(base, tmp_path):
+    (tmp_path / "schema.json").write_text('{"Speech": ["Speaker"]}')
+    pipe = make_nlp(base, schema=str(tmp_path / "schema.json")).get_pipe("uc_uie")
+    assert pipe.schema.to_dict() == {"Speech": ["Speaker"]}
+    with pytest.raises(ValueError):
+        pipe.schema = {"a\nb": []}
+    assert SCHEMAS

@@ -1,0 +1,264 @@
+"""The language model: what it learns from, how it answers, and that neither batches nor kept prefixes change it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from spacy_ie_moe.uc_uie import instructions
+from spacy_ie_moe.uc_uie.checkpoint import add_adapter
+from spacy_ie_moe.uc_uie.constraints import make_grammar
+from spacy_ie_moe.uc_uie.decoding import Request, _batches
+from spacy_ie_moe.uc_uie.frames import EMPTY, SURPLUS, Schema, read_frames
+from spacy_ie_moe.uc_uie.grounding import ground
+from spacy_ie_moe.uc_uie.network import ExtractionLM, LessonBatch, Tokens
+from spacy_ie_moe.uc_uie.prompts import Prompter
+
+from .uie import SCHEMAS, TEXTS, make_tiny_llama, make_tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tiny_tokenizer()
+
+
+def make_network(tokenizer, *, adapter: str | None = "himoe", seed: int = 0, spread: float = 0.4) -> ExtractionLM:
+    model = make_tiny_llama(tokenizer, seed=seed, spread=spread)
+    if adapter is not None:
+        model = add_adapter(model, adapter, {"target_modules": ["gate_proj", "up_proj", "down_proj"]})
+        torch.manual_seed(seed)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:  # a new adapter changes nothing: this one shall
+                torch.nn.init.normal_(parameter, std=0.3)
+    return ExtractionLM(model, Prompter(tokenizer)).eval()
+
+
+def ask(task: str = "NER", texts=TEXTS, **options) -> Request:
+    schema = Schema.of(SCHEMAS[task])
+    return Request(
+        instructions.build(task, schema), [instructions.body(text) for text in texts], max_new_tokens=24, **options
+    )
+
+
+def make_lessons(network: ExtractionLM) -> list[Tokens]:
+    prompter = network.prompter
+    return [
+        Tokens(
+            prompter.instruction(instructions.build("NER", SCHEMAS["NER"])),
+            prompter.tokens(instructions.body(text)),
+            prompter.target(target),
+            (1, 1, 0),
+        )
+        for text, target in zip(TEXTS, [" {(PER: Barack Obama): []}", " None", " None", " None"], strict=False)
+    ]
+
+
+# --- tokens ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "", " {(PER: Ünï): []}", "tab\tand\nline", "😀 fine"])
+def test_the_tokenizer_gives_every_text_back(tokenizer, text):
+    prompter = Prompter(tokenizer)
+    tokens = prompter.tokens(text)
+    written = prompter.read([*tokens, prompter.end, 5, 6])
+    assert written.text == text
+    assert len(written.ends) == len(tokens)
+    assert written.ends == sorted(written.ends)
+
+
+def test_a_tokenizer_that_ends_nothing_is_refused(tokenizer):
+    endless = copy.deepcopy(tokenizer)
+    endless.eos_token = None
+    with pytest.raises(ValueError, match="no end-of-sequence token"):
+        Prompter(endless)
+
+
+# --- losses ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapter", ["himoe", "lora", None])
+def test_the_task_loss_is_that_of_the_targets_alone(tokenizer, adapter):
+    network = make_network(tokenizer, adapter=adapter)
+    lessons = make_lessons(network)
+    total, count = 0.0, 0
+    for lesson in lessons:
+        ids = torch.tensor([[*lesson.instruction, *lesson.body, *lesson.target]])
+        mask = torch.zeros_like(ids, dtype=torch.bool)
+        mask[:, : len(lesson.instruction)] = True
+        routing = {"instruction_mask": mask} if adapter == "himoe" else {}
+        with torch.no_grad():
+            logits = network.model(input_ids=ids, **routing).logits[0].log_softmax(-1)
+        for place in range(ids.shape[1] - len(lesson.target), ids.shape[1]):
+            total -= logits[place - 1, ids[0, place]].item()
+            count += 1
+    losses = network(LessonBatch(lessons))
+    assert losses["task"].item() == pytest.approx(total / count, abs=2e-5)
+    assert set(losses) == ({"task", "bce", "entropy"} if adapter == "himoe" else {"task"})
+
+
+def test_without_their_weights_there_are_no_auxiliary_losses(tokenizer):
+    network = make_network(tokenizer)
+    network.gamma = network.beta = 0.0
+    assert set(network(LessonBatch(make_lessons(network)))) == {"task"}
+
+
+def test_warming_takes_the_routes_as_gates_and_needs_no_router(tokenizer):
+    network = make_network(tokenizer)
+    lessons = [Tokens(lesson.instruction, lesson.body, lesson.target, (0, 1, 0)) for lesson in make_lessons(network)]
+    losses = network(LessonBatch(lessons, forced=True))
+    assert "bce" not in losses
+    assert torch.equal(network.tuner.gates, torch.tensor([0.0, 1.0, 0.0]).expand_as(network.tuner.gates))
+
+
+def test_a_few_steps_learn_the_targets(tokenizer):
+    network = make_network(tokenizer)
+    lessons = make_lessons(network)
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=0.01)
+    first = network(LessonBatch(lessons))["task"].item()
+    for _ in range(60):
+        losses = network(LessonBatch(lessons))
+        sum(losses.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses["task"].item() < 0.5 * first
+
+
+# --- answers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapter", ["himoe", "lora", None])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_answers_do_not_depend_on_the_batch(tokenizer, adapter, beams):
+    network = make_network(tokenizer, adapter=adapter)
+    together = network.predict(ask(beams=beams))
+    for text, answer in zip(TEXTS, together, strict=True):
+        alone = network.predict(ask(texts=[text], beams=beams))[0]
+        assert alone.text == answer.text
+        assert alone.log_probabilities == pytest.approx(answer.log_probabilities, abs=1e-4)
+    small = network.predict(ask(beams=beams, batch_tokens=1))
+    assert [answer.text for answer in small] == [answer.text for answer in together]
+
+
+def test_a_kept_instruction_gives_what_reading_the_whole_prompt_gives(tokenizer):
+    network = make_network(tokenizer)
+    request = ask()
+    network.predict(request)  # now the instruction is kept
+    for body, answer in zip(request.bodies, network.predict(request), strict=True):
+        prompter = network.prompter
+        instruction = prompter.instruction(request.instruction)
+        ids = [*instruction, *prompter.tokens(body)]
+        written = []
+        while len(written) < request.max_new_tokens:
+            whole = torch.tensor([ids + written])
+            mask = torch.zeros_like(whole, dtype=torch.bool)
+            mask[:, : len(instruction)] = True
+            with torch.no_grad():
+                token = network.model(input_ids=whole, instruction_mask=mask).logits[0, -1].argmax().item()
+            written.append(token)
+            if token == prompter.end:
+                break
+        assert prompter.read(written).text == answer.text
+
+
+def test_the_scores_are_the_probabilities_of_the_tokens(tokenizer):
+    network = make_network(tokenizer, adapter=None)
+    request = ask(texts=TEXTS[:1])
+    answer = network.predict(request)[0]
+    prompter = network.prompter
+    prompt = [*prompter.instruction(request.instruction), *prompter.tokens(request.bodies[0])]
+    tokens = prompter.tokens(answer.text)
+    with torch.no_grad():
+        logits = network.model(input_ids=torch.tensor([[*prompt, *tokens]])).logits[0].log_softmax(-1)
+    expected = [logits[len(prompt) + i - 1, token].item() for i, token in enumerate(tokens)]
+    if len(tokens) == len(answer.log_probabilities):  # else the text has another spelling in tokens
+        assert answer.log_probabilities == pytest.approx(expected, abs=1e-4)
+
+
+def test_training_makes_the_network_forget_what_it_kept(tokenizer):
+    network = make_network(tokenizer)
+    request = ask()
+    before = network.predict(request)
+    network(LessonBatch(make_lessons(network)))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(-1.5)
+    after = network.predict(request)
+    fresh = ExtractionLM(network.model, network.prompter).eval().predict(request)
+    assert after == fresh
+    assert after != before
+
+
+def test_the_routes_of_a_hard_router_are_its_gates(tokenizer):
+    network = make_network(tokenizer)
+    both = [network.predict(ask(routes=routes)) for routes in ((1, 1, 0), (0, 0, 1))]
+    assert both[0] != both[1]
+
+
+def test_a_network_survives_pickling(tokenizer):
+    network = make_network(tokenizer)
+    request = ask()
+    expected = network.predict(request)
+    again = pickle.loads(pickle.dumps(network))
+    assert again.predict(request) == expected
+
+
+def test_batches_hold_no_more_tokens_than_asked_for():
+    lengths = [5, 1, 9, 3, 3]
+    order = sorted(range(5), key=lambda row: lengths[row])
+    batches = _batches(order, lengths, 10)
+    assert sorted(row for batch in batches for row in batch) == [0, 1, 2, 3, 4]
+    assert all(len(batch) == 1 or max(lengths[row] for row in batch) * len(batch) <= 10 for batch in batches)
+
+
+# --- constrained decoding ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("task", list(SCHEMAS))
+@pytest.mark.parametrize("seed", [1, 2])
+def test_constrained_answers_are_frames_of_the_schema_with_words_of_the_text(tokenizer, task, seed, beams):
+    pytest.importorskip("llguidance")
+    network = make_network(tokenizer, seed=seed)
+    schema = Schema.of(SCHEMAS[task])
+    request = Request(
+        instructions.build(task, schema),
+        [instructions.body(text) for text in TEXTS],
+        grammars=[make_grammar(schema, text, task=task) for text in TEXTS],
+        max_new_tokens=64,
+        beams=beams,
+    )
+    for text, answer in zip(TEXTS, network.predict(request), strict=True):
+        assert answer.finished
+        frames, issues = read_frames(answer.text, schema)
+        _, ungrounded = ground(frames, text)
+        assert {issue.kind for issue in (*issues, *ungrounded)} <= {EMPTY, SURPLUS}
+
+
+def test_a_grammar_takes_gold_answers_and_no_others(tokenizer):
+    llguidance = pytest.importorskip("llguidance")
+    from llguidance.hf import from_tokenizer
+
+    schema = Schema.of(SCHEMAS["EE"])
+    grammar = llguidance.grammar_from("lark", make_grammar(schema, TEXTS[0], task="EE"))
+    guide = from_tokenizer(tokenizer)
+
+    def accepts(answer: str) -> bool:
+        tokens = Prompter(tokenizer).target(answer)
+        matcher = llguidance.LLMatcher(guide, grammar)
+        taken = matcher.try_consume_tokens(tokens)
+        return taken == len(tokens) or (taken == len(tokens) - 1 and matcher.is_stopped())
+
+    assert accepts(" {(Travel: visited): [(Traveller: Barack Obama), (Place: Paris)]} {(Birth: date: born): []}")
+    assert accepts(" None")
+    assert accepts(r" {(Birth: date: \( born 1961 \)): [(Time: 1961)]}")
+    assert not accepts(" {(Travel: flew): []}")
+    assert not accepts(" {(Travel: visit): []}")
+    assert not accepts(" {(Travel: visited): [(Time: June)]}")
+    assert not accepts(" {(Meeting: visited): []}")
+    assert not accepts(" {(Birth: date: born): [(Place: Paris)]}")
+    assert not accepts(" {(Travel: ): []}")
+    assert not accepts("")
