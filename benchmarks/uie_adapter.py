@@ -40,13 +40,13 @@ class Variant:
     model: Any
     routing: dict[str, Any]
 
-    def read(self, ids: Tensor) -> DynamicCache:
-        """Read a prompt [B, L]; the mixture computes its gates of the first half."""
+    def read(self, ids: Tensor) -> Any:
+        """Read a prompt [B, L]; the mixture computes its gates of the first half. Returns the cache."""
         cache = DynamicCache()
         self.model(input_ids=ids, past_key_values=cache, use_cache=True, **self.routing)
         return cache
 
-    def write(self, cache: DynamicCache, first: Tensor, tokens: int) -> None:
+    def write(self, cache: Any, first: Tensor, tokens: int) -> None:
         """Write tokens after what the cache has, the most probable ones, and forget them again."""
         length, token = cache.get_seq_length(), first
         for _ in range(tokens):

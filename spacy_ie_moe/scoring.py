@@ -189,7 +189,7 @@ def relation_triples(
     Raises ``ValueError`` for a relation that is none of ``doc``.
     """
     inverse, types = inverse or {}, types or {}
-    offsets = _boundaries(doc)
+    offsets = token_boundaries(doc)
     triples = set()
     for relation in doc._.relations:
         check_relation(doc, relation)
@@ -369,20 +369,20 @@ def _same_pair(triple: Triple, other: Triple, symmetric: Collection[str]) -> boo
     return triple[:2] == other[:2] or triple.label in symmetric or other.label in symmetric
 
 
-def _boundaries(doc: Doc) -> list[int]:
+def token_boundaries(doc: Doc) -> list[int]:
     """Non-whitespace characters before each token, then those of the whole document."""
     return list(accumulate((len(_squeeze(token.text)) for token in doc), initial=0))
 
 
 def entity_set(doc: Doc, spans: Iterable[Span]) -> set[tuple[int, int, str]]:
     """Start, end and type of spans of ``doc``; offsets count non-whitespace characters."""
-    offsets = _boundaries(doc)
+    offsets = token_boundaries(doc)
     return {(offsets[span.start], offsets[span.end], span.label_) for span in spans}
 
 
 def _ignored_pairs(doc: Doc) -> set[tuple[tuple[int, int], tuple[int, int]]]:
     """The arguments of ``doc.user_data["ignored_pairs"]``, which the corpus converters write."""
-    offsets = _boundaries(doc)
+    offsets = token_boundaries(doc)
     pairs = ([offsets[token] for token in pair] for pair in doc.user_data.get("ignored_pairs", ()))
     return {((start, end), (tail_start, tail_end)) for start, end, tail_start, tail_end in pairs}
 

@@ -25,7 +25,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 from .corpora.conversion import SPAN_KEY
-from .scoring import Counts, Triple, _boundaries, check_same_text, count_sets
+from .scoring import Counts, Triple, token_boundaries, check_same_text, count_sets
 from .triplet_scoring import Level
 from .uc_uie.doc_frames import check_frame
 from .uc_uie.frames import MALFORMED, TRUNCATED, UNGROUNDABLE, UNKNOWN_TYPE
@@ -216,7 +216,7 @@ class _Frames:
             if asked is None or frame["type"] in asked:
                 self.frames.append(frame)
         self.types = _span_types(doc)
-        self._offsets = _boundaries(doc)
+        self._offsets = token_boundaries(doc)
 
     @property
     def are_typed(self) -> bool:

@@ -114,7 +114,7 @@ def check_reader(answer: tuple[Schema, str]) -> None:
         assert text.strip(" \t\r\n.").lower() in ("none", "null")
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(st.data())
 def test_frames_come_back_as_they_were_written(data: st.DataObject) -> None:
     check_round_trip(data)
@@ -127,7 +127,7 @@ def test_20000_frames_come_back_as_they_were_written(data: st.DataObject) -> Non
     check_round_trip(data)
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(answers())
 def test_no_text_is_too_odd_to_read(answer: tuple[Schema, str]) -> None:
     check_reader(answer)
@@ -353,6 +353,7 @@ def test_schemas_of_many_kinds(tmp_path: Path) -> None:
     assert Schema.of({"PER": [], "Attack": ("attacker", "target")}).types == (person, attack)
     assert Schema.of([person, attack]).types == Schema.of(["PER", Attack]).types == (person, attack)
     assert Schema.of(Attack).types == (attack,)
+    assert Schema.of([{"name": "PER"}, {"name": "Attack", "slots": ["attacker", "target"]}]).types == (person, attack)
     given_task = (person, FrameType("Attack", ("attacker", "target"), "EAE"))
     assert Schema.of(path).types == Schema.of(str(path)).types == given_task
     schema = Schema.of([person])
@@ -428,7 +429,9 @@ def test_names_that_the_format_cannot_hold_are_refused(bad: Any) -> None:
         ({"a": {"slot": []}}, "frame type 'a' has 'slot'; expected just slots and task"),
         ({"a": {"task": "QA"}}, "task of frame type 'a' is 'QA'; expected one of NER, RE, ED, EAE, EE, ABSA"),
         ({"a": {"slots": [], "task": None}}, "task of frame type 'a' is None"),
-        ([3], "a frame type of the schema is 3; expected a name, a FrameType or a dataclass"),
+        ([3], "a frame type of the schema is 3; expected a name, {'name': ..., 'slots': [...]}, a FrameType or a"),
+        ([{"slots": []}], "a frame type of the schema is {'slots': []}; expected a name"),
+        ([{"name": "a", "type": "b"}], "frame type 'a' has 'type'; expected just slots and task"),
         ([int], "a frame type of the schema is <class 'int'>"),
         ("PER", "schema is 'PER'; expected"),
         (None, "schema is None; expected"),

@@ -9,6 +9,7 @@ from .evaluate import evaluate
 from .extract import extract
 from .fetch import fetch
 from .info import info
+from .paraphrase import paraphrase
 
 app = typer.Typer(
     name="spacy-ie-moe",
@@ -21,6 +22,7 @@ app.command()(convert)
 app.command()(evaluate)
 app.command()(fetch)
 app.command()(info)
+app.command()(paraphrase)
 
 
 def main() -> None:

@@ -151,8 +151,6 @@ def _evaluate_frames(
     nlp: Language, examples: list[Example], *, batch_size: int | None, bootstrap: int
 ) -> dict[str, Any]:
     """The scores of frames, which are printed too."""
-    for example in examples:
-        _give_events(example)
     scores = score_frames(_predict(nlp, examples, disabled=[], batch_size=batch_size))
     left_out = len(examples) - scores.outputs.documents
     if left_out:
@@ -164,13 +162,6 @@ def _evaluate_frames(
         }
     typer.echo("\n".join(_frame_report(scores, result.get("f1_intervals", {}))))
     return result
-
-
-def _give_events(example: Example) -> None:
-    """Where the arguments of events are asked for, give the prediction the events."""
-    gold, predicted = example.reference._, example.predicted._
-    if gold.uie_task == "EAE":
-        predicted.frames = [{**frame, "slots": []} for frame in gold.frames if frame["pos"] is not None]
 
 
 def _interval(documents: Sequence[Counts], samples: int) -> dict[str, float]:

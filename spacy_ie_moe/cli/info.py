@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .label_options import split_names
+
 if TYPE_CHECKING:
     from ..uc_uie.adapter import HiMoEConfig
 
@@ -21,10 +23,13 @@ def info(
     adapter: Annotated[
         Path | None, typer.Option(help="A folder with the adapter_config.json of an adapter; the paper's without.")
     ] = None,
+    target_modules: Annotated[
+        str | None, typer.Option(help="Comma-separated names of the layers to adapt, where Llama's do not fit.")
+    ] = None,
 ) -> None:
     """Count the parameters that an adapter adds to a language model; no weights are needed."""
     try:
-        lines = _lines(component, base, adapter)
+        lines = _lines(component, base, adapter, target_modules)
     except (ValueError, OSError) as error:
         typer.echo(f"Error: {str(error).splitlines()[0]}", err=True)
         raise typer.Exit(1) from None
@@ -32,12 +37,15 @@ def info(
         typer.echo(f"{name:22} {value}")
 
 
-def _lines(component: str, base: str, adapter: Path | None) -> list[tuple[str, str]]:
+def _lines(component: str, base: str, adapter: Path | None, targets: str | None) -> list[tuple[str, str]]:
     if component not in COMPONENTS:
         raise ValueError(f"COMPONENT is {component!r}; expected one of {', '.join(COMPONENTS)}.")
-    from ..uc_uie.adapter import adapter_report
+    from ..uc_uie.adapter import HiMoEConfig, adapter_report
 
-    return adapter_report(base, None if adapter is None else _read_config(adapter)).rows()
+    config = HiMoEConfig() if adapter is None else _read_config(adapter)
+    if targets is not None:
+        config.target_modules = split_names(targets)
+    return adapter_report(base, config).rows()
 
 
 def _read_config(folder: Path) -> HiMoEConfig:

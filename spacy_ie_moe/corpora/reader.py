@@ -157,7 +157,8 @@ def as_lists(value: Any) -> Any:
 def make_example(reference: Doc, *, gold_ents: bool) -> Example:
     """The example of a gold document: its words and sentence starts, perhaps its entities, no relations.
 
-    What is asked of a document, ``Doc._.uie_task`` and ``Doc._.uie_schema``, is no answer, so it stays.
+    What is asked of a document, ``Doc._.uie_task`` and ``Doc._.uie_schema``, is no answer, so it stays; so do the
+    events whose arguments are asked for (EAE), without their slots.
     """
     predicted = Doc(
         reference.vocab,
@@ -166,6 +167,8 @@ def make_example(reference: Doc, *, gold_ents: bool) -> Example:
         sent_starts=[token.is_sent_start for token in reference] if reference.has_annotation("SENT_START") else None,
     )
     predicted._.uie_task, predicted._.uie_schema = reference._.uie_task, reference._.uie_schema
+    if reference._.uie_task == "EAE":
+        predicted._.frames = [{**frame, "slots": []} for frame in reference._.frames if frame["pos"] is not None]
     if gold_ents:
         predicted.set_ents([_copy(span, predicted) for span in reference.ents])
         if SPAN_KEY in reference.spans:

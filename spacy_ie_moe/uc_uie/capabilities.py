@@ -147,9 +147,7 @@ def draw_distractors(text: str, taken: Sequence[Span], count: int, rng: random.R
     return drawn
 
 
-def build_stage1(
-    items: Iterable[Item], rng: random.Random, *, settings: LessonSettings | None = None
-) -> list[Lesson]:
+def build_stage1(items: Iterable[Item], rng: random.Random, *, settings: LessonSettings | None = None) -> list[Lesson]:
     """As many lessons of each capability as the rarest has, mixed.
 
     items: of any tasks. Where nothing is ever joined (entities only), judging and locating are balanced alone.

@@ -60,8 +60,8 @@ class LMBundle:
 
 def load(settings: LMSettings) -> LMBundle:
     """The base that the settings name, with its adapter, a new one or a trained one."""
-    tokenizer = AutoTokenizer.from_pretrained(settings.base, revision=settings.revision, trust_remote_code=False)
     base = load_base(settings.base, settings)
+    tokenizer = AutoTokenizer.from_pretrained(settings.base, revision=settings.revision, trust_remote_code=False)
     if settings.adapter in ADAPTERS:
         model = add_adapter(base, settings.adapter, settings.adapter_settings)
     elif settings.adapter is not None:
@@ -93,8 +93,8 @@ def load_base(source: str | Path, settings: LMSettings) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(
             source, revision=settings.revision, trust_remote_code=False, **options
         )
-    except OSError as error:
-        raise OSError(
+    except (OSError, ValueError) as error:  # what is no hub id is a ValueError, and so is another kind of model
+        raise ValueError(
             f"model.base is {str(source)!r}, which cannot be loaded ({_first_line(error)}); expected a folder or hub "
             f"id of a causal language model."
         ) from error

@@ -2,6 +2,7 @@
 
 # No postponed annotations here: spaCy reads the types of factories and of initialize at run time.
 
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,10 +24,13 @@ from ..streaming import annotate
 from ..torch_wrapper import TorchShim
 from .doc_frames import require_frame_extensions, to_entities, to_relations
 from .frames import Issue, Schema
+from .lessons import LessonSettings
 
 if TYPE_CHECKING:
     from .checkpoint import LMBundle
     from .gold import LessonMaker
+
+logger = logging.getLogger(__name__)
 
 DEFAULTS: dict[str, Any] = Config().from_str("""
 [uc_uie]
@@ -102,6 +106,11 @@ def make_uc_uie(
     scorer: Callable | None,
 ) -> "UCUIE":
     """The ``uc_uie`` component; see ``UCUIE`` for its options."""
+    if isinstance(schema, dict) and (odd := [name for name in schema if ":" in name or "=" in name]):
+        raise ValueError(
+            f"schema has the type {odd[0]!r}, a name that config files cannot have before '='; expected such types in "
+            f"a list, [{{'name': ..., 'slots': [...]}}], or in a JSON file."
+        )
     return UCUIE(
         nlp.vocab,
         model,
@@ -197,9 +206,10 @@ class UCUIE(TrainablePipe):
             raise ValueError(f"warming_steps is {warming_steps!r}; expected a whole number of at least 0.")
         self._hard_router = hard_router
         self._warming_steps = warming_steps
-        self._lesson_options = dict(lessons or {})
+        self._lesson_settings = LessonSettings(**(lessons or {}))
         self._seed = seed
         self._updates = 0
+        self._said_too_long = False
         self._saved = SavedSettings(DEFAULTS, self._settings())
 
     # --- settings ---------------------------------------------------------------------------------------------
@@ -331,11 +341,8 @@ class UCUIE(TrainablePipe):
         get_examples: Callable[[], Iterable[Example]] | None = None,
         *,
         nlp: Language | None = None,
-        schema: Any = None,
     ) -> None:
-        """Load the base that the config names, with its adapter. schema: that of the config, else of the documents."""
-        if schema is not None:
-            self.schema = schema
+        """Load the base that the config names, with its adapter. Labels need not be known: documents bring them."""
         self._updates = 0
         self._shim.reset()
         _ = self._shim.bundle
@@ -376,6 +383,7 @@ class UCUIE(TrainablePipe):
 
     def _lessons(self, examples: list[Example], *, warming: bool) -> list[Any]:
         from .instructions import CAPABILITIES
+        from .lm import longest_text
 
         maker = self._lesson_maker()
         rng = random.Random(f"{self._seed}/{self._updates}")
@@ -392,15 +400,20 @@ class UCUIE(TrainablePipe):
             lesson = maker(example.reference, schema, rng, capability=capability)
             if lesson is not None:
                 lessons.append(maker.tokens(lesson))
-        return lessons
+        longest = longest_text(self.bundle.network.model)
+        fitting = [lesson for lesson in lessons if len(lesson) <= longest]
+        if len(fitting) < len(lessons) and not self._said_too_long:
+            self._said_too_long = True
+            logger.warning(
+                "%s: there are lessons of more tokens than the model's %d places, such as %d; they are not learnt. "
+                "Smaller text_tokens make them shorter.", self.name, longest, max(map(len, lessons))
+            )  # fmt: skip
+        return fitting
 
     def _lesson_maker(self) -> "LessonMaker":
         from .gold import LessonMaker
-        from .lessons import LessonSettings
 
-        return LessonMaker(
-            self.bundle.network.prompter, limit=self.text_tokens, settings=LessonSettings(**self._lesson_options)
-        )
+        return LessonMaker(self.bundle.network.prompter, limit=self.text_tokens, settings=self._lesson_settings)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """The scores of the scorer."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
 
 from .constraints import CopyConstraint, RecordScores
-from .lm import last_logits, tuner_of
+from .lm import last_logits, longest_text, tuner_of
 from .prompts import Prompter
 
 PREFIXES = 16
@@ -124,6 +124,13 @@ class Decoder:
         self, prefix: Prefix, bodies: Sequence[list[int]], grammars: Sequence[str] | None, request: Request
     ) -> list[Answer]:
         ids, mask = self._pad(prefix.tokens, bodies)
+        room = longest_text(self.model) - ids.shape[1]
+        if room < 1:
+            raise ValueError(
+                f"a prompt has {ids.shape[1]} tokens, {len(prefix.tokens)} of them the instruction with the schema, but "
+                f"the model has {longest_text(self.model)} places; expected smaller types_at_once or text_tokens."
+            )
+        max_new_tokens = min(request.max_new_tokens, room)
         tuner = tuner_of(self.model)
         if tuner is not None:
             tuner.set_gates(prefix.gates)
@@ -133,7 +140,7 @@ class Decoder:
         processors = LogitsProcessorList([recorder])
         if grammars is not None:
             constraint = CopyConstraint(
-                self.prompter.tokenizer, grammars, ids.shape[1], request.max_new_tokens, beams=request.beams
+                self.prompter.tokenizer, grammars, ids.shape[1], max_new_tokens, beams=request.beams
             )
             processors = LogitsProcessorList([constraint, recorder])
         output = self.model.generate(
@@ -142,7 +149,7 @@ class Decoder:
             past_key_values=cache,
             logits_processor=processors,
             generation_config=GenerationConfig(
-                max_new_tokens=request.max_new_tokens,
+                max_new_tokens=max_new_tokens,
                 num_beams=request.beams,
                 do_sample=False,
                 eos_token_id=self.prompter.end,

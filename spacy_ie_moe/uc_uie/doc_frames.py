@@ -185,11 +185,11 @@ def to_strings(doc: Doc, frames: Iterable[Mapping[str, Any]]) -> list[Frame]:
 
 
 def _to_tokens(doc: Doc, offsets: tuple[int, int]) -> tuple[int, int]:
+    length = len(doc.text)
+    if not 0 <= offsets[0] < offsets[1] <= length:
+        raise ValueError(f"offsets of a span are {offsets!r}; expected [start, end) in the text's {length} characters.")
     span = doc.char_span(*offsets, alignment_mode="expand")
-    if span is None or not 0 <= offsets[0] < offsets[1] <= len(doc.text):
-        raise ValueError(
-            f"offsets of a span are {offsets!r}; expected [start, end) in the text's {len(doc.text)} characters."
-        )
+    assert span is not None  # every character belongs to a token
     return span.start, span.end
 
 

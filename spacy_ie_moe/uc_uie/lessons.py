@@ -148,18 +148,19 @@ def draw_types(
 
     Where events are given (EAE) there is always something to be found.
     """
-    present = list(dict.fromkeys(frame.type for frame in frames))
-    absent = [name for name in schema.names if name not in set(present)]
+    present = dict.fromkeys(frame.type for frame in frames)
+    absent = [name for name in schema.names if name not in present]
     small = settings.max_types is None or len(schema) <= settings.max_types
     all_negative = bool(absent) and task != "EAE" and rng.random() < settings.share_all_negative
     if small:
         chosen = absent if all_negative else list(schema.names)
     else:
+        positive = list(present)
         # Half a batch at most: the others of a text with many types come in other lessons.
-        found = [] if all_negative else rng.sample(present, min(len(present), settings.batch_types // 2))
+        found = [] if all_negative else rng.sample(positive, min(len(positive), settings.batch_types // 2))
         wanted = settings.batch_types - len(found)
-        chosen = found + draw_negatives(present if all_negative else found, absent, wanted, rng, settings)
-    chosen = [name for name in schema.names if name in set(chosen)]
+        chosen = found + draw_negatives(positive if all_negative else found, absent, wanted, rng, settings)
+        chosen.sort(key=schema.names.index)
     if settings.shuffle:
         rng.shuffle(chosen)
     return chosen
@@ -177,6 +178,7 @@ def draw_negatives(
     return confusable + rng.sample(rest, min(len(rest), count - len(confusable)))
 
 
+@lru_cache(maxsize=100_000)
 def similarity(name: str, other: str) -> float:
     """How alike two names look, from 0 to 1: twice the letter trigrams they share over all that they have (Dice)."""
     ours, theirs = _trigrams(name), _trigrams(other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,11 @@ def tuner_of(model: Any) -> Any:
     """The tuner of the mixture of experts in a model; None where there is none."""
     tuner = getattr(model, "base_model", None)
     return tuner if hasattr(tuner, "auxiliary_losses") else None
+
+
+def longest_text(model: Any) -> int:
+    """How many tokens the model can read and write in all."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)
 
 
 @contextmanager

@@ -167,8 +167,10 @@ class Rewriter:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, revision=revision)
-            model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, torch_dtype="auto")
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                source, revision=revision, torch_dtype="auto", trust_remote_code=False
+            )
             self.model = model.to(device).eval()
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]

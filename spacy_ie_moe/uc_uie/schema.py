@@ -63,9 +63,9 @@ class Schema:
         """The schema that ``value`` describes.
 
         value: a ``Schema``; ``{name: [slot, ...]}`` or ``{name: {"slots": [...], "task": "EAE"}}``; a list of names
-        (frames without slots: entities), ``FrameType``s or dataclasses (a class is a frame type, its fields are the
-        slots); one dataclass; or the path of a JSON file that holds one of these. Raises ``ValueError`` for anything
-        else.
+        (frames without slots: entities), of ``{"name": ..., "slots": [...], "task": ...}``, ``FrameType``s or
+        dataclasses (a class is a frame type, its fields are the slots); one dataclass; or the path of a JSON file that
+        holds one of these. Raises ``ValueError`` for anything else.
         """
         if isinstance(value, Schema):
             return value
@@ -207,10 +207,12 @@ def check_name(name: Any, what: str) -> None:
 _FORBIDDEN = re.compile(r"[(){}\[\]\\]")
 
 
-def _check_unique(names: Sequence[str], what: str) -> None:
-    for index, name in enumerate(names):
-        if name in names[:index]:
+def _check_unique(names: Iterable[str], what: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
             raise ValueError(f"{what} has {name!r} twice; expected different names.")
+        seen.add(name)
 
 
 def _type_of_item(name: Any, description: Any) -> FrameType:
@@ -228,7 +230,12 @@ def _type_of_entry(entry: Any) -> FrameType:
         return FrameType(entry.__name__, tuple(each.name for each in dataclasses.fields(entry)))
     if isinstance(entry, str):
         return FrameType(entry)
-    raise ValueError(f"a frame type of the schema is {entry!r}; expected a name, a FrameType or a dataclass.")
+    if isinstance(entry, Mapping) and "name" in entry:
+        return _type_of_item(entry["name"], {key: value for key, value in entry.items() if key != "name"})
+    raise ValueError(
+        f"a frame type of the schema is {entry!r}; expected a name, {{'name': ..., 'slots': [...]}}, a FrameType or a "
+        f"dataclass."
+    )
 
 
 def _read_json(path: Path) -> Any:
@@ -239,5 +246,5 @@ def _read_json(path: Path) -> Any:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _check_unique([name for name, _ in pairs], "an object of the schema's JSON file")
+    _check_unique((name for name, _ in pairs), "an object of the schema's JSON file")
     return dict(pairs)

@@ -179,7 +179,7 @@ class HiMoELinear(nn.Module, BaseTunerLayer):
         kept = routing.gates.get(self.name)
         if kept is None:
             if routing.routes is not None:
-                gates = routing.routes[:, layout.columns]
+                gates = routing.routes[:, layout.columns].to(high.device)
             elif routing.pool is not None and layout.learned:
                 logits = routing.pooled(high) + bias
                 routing.record_logits(self.name, logits)

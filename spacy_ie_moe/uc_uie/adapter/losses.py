@@ -18,9 +18,10 @@ def bce_loss(records: Sequence[Record], labels: Tensor | None, reduction: Adapte
     labels: the g_i of the groups, [B, groups]. reduction: over the layers. 0 without labels, and where gates came from
     elsewhere than the routers.
     """
-    logits = [record.logits for record in records if record.logits is not None]
+    device = records[0].weights.device
+    logits = [record.logits.to(device) for record in records if record.logits is not None]
     if labels is None or not logits:
-        return torch.zeros((), device=records[0].weights.device)
+        return torch.zeros((), device=device)
     stacked = torch.stack(logits).float()
     losses = F.binary_cross_entropy_with_logits(stacked, labels.to(stacked).expand_as(stacked), reduction="none")
     return _reduce(losses.sum(-1).mean(-1), reduction)
@@ -33,7 +34,7 @@ def entropy_loss(records: Sequence[Record], tokens: Tensor, active: Tensor, redu
     all sub-experts get the same. tokens: how many of each row count, [B]. active: [B, groups], whether row b takes
     capability i: only its tokens are in the mean, and an i that no row takes adds nothing.
     """
-    weights = torch.stack([record.weights for record in records])  # [n, B, groups, Q]
+    weights = torch.stack([record.weights.to(tokens.device) for record in records])  # [n, B, groups, Q]
     active = active.to(weights)
     totals = (tokens.to(weights).unsqueeze(-1) * active).sum(0).clamp(min=1)
     p = (weights * active.unsqueeze(-1)).sum(1) / totals.unsqueeze(-1)

@@ -56,7 +56,7 @@ class Routing:
         piece of a prompt and the instruction goes on in the next.
         """
         assert self.pool is not None
-        pool, length = expand_rows(self.pool, values.shape[0]), values.shape[1]
+        pool, length = expand_rows(self.pool.to(values.device), values.shape[0]), values.shape[1]
         if length < pool.shape[1]:
             if pool[:, length:].any():
                 raise ValueError(
@@ -70,7 +70,7 @@ class Routing:
     def record(self, layer: str, weights: Tensor) -> None:
         """Keep a layer's low-level weights [B, L, groups, Q], if anyone is to see them."""
         if self.counted is not None:
-            summed = (self.counted[..., None, None] * weights.float()).sum(1)
+            summed = (self.counted.to(weights.device)[..., None, None] * weights.float()).sum(1)
             self.records[layer] = Record(None, summed)
 
     def record_logits(self, layer: str, logits: Tensor) -> None:
@@ -123,8 +123,7 @@ class RouteState:
 
     def see_batch(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note how many rows and tokens the model is about to read: a hook before its forward."""
-        given = kwargs.get("input_ids", args[0] if args else None)
-        given = kwargs.get("inputs_embeds") if given is None else given
+        given = tokens_of(args, kwargs)
         self._local.batch = None if given is None else tuple(given.shape[:2])
 
     def rows(self, x: Tensor) -> tuple[int, int]:
@@ -161,6 +160,14 @@ class RouteState:
 
     def __reduce__(self) -> tuple[type[RouteState], tuple[()]]:
         return RouteState, ()
+
+
+def tokens_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """What a language model is called with: ids [B, L] or vectors [B, L, d]; None where there is neither."""
+    for name in ("input_ids", "inputs_embeds"):
+        if kwargs.get(name) is not None:
+            return kwargs[name]
+    return args[0] if args else None
 
 
 def instruction_pool(mask: Tensor) -> Tensor:

@@ -19,22 +19,27 @@ def check_targets(model: nn.Module, config: HiMoEConfig, is_target: Callable[[st
 
     is_target: whether a module's name is one of ``config.target_modules``, layers and exclusions regarded.
     """
+    find_head: Any = getattr(model, "get_output_embeddings", lambda: None)
+    head = find_head()
     modules = dict(_outer_modules(model))
     if isinstance(config.target_modules, (list, set, tuple)):
         missing = [name for name in config.target_modules if not _has(modules, name)]
         if missing:
             raise ValueError(
                 f"target_modules has {', '.join(sorted(missing))}, but {type(model).__name__} has no such layers; "
-                f"expected names of its linear layers, which are {_linears(modules)}."
+                f"expected names of its linear layers, which are {_linears(modules, head)}."
             )
     targets = {name: module for name, module in modules.items() if is_target(name)}
     for name, module in targets.items():
         if f".{EXPERTS}." in name:
             raise ValueError(f"target_modules has {name}, an expert that only some tokens reach; {_INSTEAD}")
+        if module is head:
+            raise ValueError(f"target_modules has {name}, the head of the model; expected layers that see all tokens.")
         if not is_linear(module):
+            usable = {name: module for name, module in modules.items() if is_linear(module)}
             raise ValueError(
                 f"target_modules has {name}, a {_base(module).__name__}; expected an nn.Linear or a quantised one, "
-                f"such as {_linears({n: m for n, m in modules.items() if is_linear(m)})}."
+                f"and those of {type(model).__name__} are {_linears(usable, head)}."
             )
     packed = [name for name, module in modules.items() if _is_packed(name, module)]
     if packed and set(config.target_modules or ()) == set(FFN_MODULES):
@@ -65,10 +70,12 @@ def _has(modules: Iterable[str], target: str) -> bool:
     return any(name == target or name.endswith(f".{target}") for name in modules)
 
 
-def _linears(modules: dict[str, nn.Module]) -> str:
+def _linears(modules: dict[str, nn.Module], head: nn.Module | None) -> str:
     """The names of layers with a matrix, each once; the type too where it is none that can be adapted."""
     found = {}
     for name, module in modules.items():
+        if module is head:
+            continue
         if _is_packed(name, module):
             found[name.rpartition(".")[2]] = f" (packed parameters of {type(module).__name__})"
         elif is_linear(module) or type(module).__name__ == "Conv1D":

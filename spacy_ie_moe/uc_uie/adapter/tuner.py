@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .config import FFN_MODULES, HiMoEConfig
 from .layer import NO_MERGE, HiMoELinear
 from .losses import bce_loss, entropy_loss
-from .routing import Record, RouteState, Routing, check_mask, check_routes, instruction_pool
+from .routing import Record, RouteState, Routing, check_mask, check_routes, instruction_pool, tokens_of
 from .targets import check_targets
 
 
@@ -55,8 +55,7 @@ class HiMoEModel(BaseTuner):
         **kwargs: Any,
     ) -> Any:
         """The base model's forward with this routing."""
-        given = kwargs.get("inputs_embeds") if kwargs.get("input_ids") is None and not args else None
-        given = given if given is not None else kwargs.get("input_ids", args[0] if args else None)
+        given = tokens_of(args, kwargs)
         if given is None:
             raise ValueError("there are neither input_ids nor inputs_embeds; expected one of them.")
         shape = tuple(given.shape[:2])
@@ -72,15 +71,15 @@ class HiMoEModel(BaseTuner):
         self, *args: Any, instruction_mask: Tensor | None = None, routes: Tensor | None = None, **kwargs: Any
     ) -> Any:
         """The base model's ``generate`` with this routing; several beams of a row share its gates."""
-        given = kwargs.get("input_ids", args[0] if args else None)
-        shape = tuple(given.shape) if given is not None else None
+        given = tokens_of(args, kwargs)
+        shape = None if given is None else tuple(given.shape[:2])
         cache = kwargs.get("past_key_values")
         if instruction_mask is not None and cache is not None and cache.get_seq_length():
             raise ValueError(
                 "instruction_mask is given beside past_key_values that are not empty; expected set_gates(...) with the "
                 "gates of what they are of."
             )
-        self.state.current = self._routing(shape, instruction_mask, routes, None, beams=True)
+        self.state.current = self._routing(shape, instruction_mask, routes, None)
         return self.model.generate(*args, **kwargs)
 
     def _routing(
@@ -89,13 +88,11 @@ class HiMoEModel(BaseTuner):
         instruction_mask: Tensor | None,
         routes: Tensor | None,
         counted: Tensor | None,
-        *,
-        beams: bool = False,
     ) -> Routing:
         if routes is None and instruction_mask is None:
             kept = self.state.current.gates
             rows = {gates.shape[0] for gates in kept.values()} - {1}
-            if shape is not None and not beams and rows - {shape[0]}:
+            if shape is not None and rows - {shape[0]}:
                 raise ValueError(f"there are gates of {max(rows)} rows for a batch of {shape[0]}; expected as many.")
             return Routing(counted=counted, gates=kept)
         if self._is_folded():
@@ -132,7 +129,7 @@ class HiMoEModel(BaseTuner):
     def gates(self) -> Tensor:
         """The kept gates of J, L and A: [layers, B, 3], detached; 0 for capabilities without an expert.
 
-        All 0 and of one row for adapters without gates. Raises ``ValueError`` where there are none yet.
+        All 0 and of one row for adapters without gates; a row for each beam after a beam search. Raises ``ValueError`` where there are none yet.
         """
         kept, layers = self.state.current.gates, self.layers
         found = []
@@ -146,7 +143,7 @@ class HiMoEModel(BaseTuner):
             gates = own.new_zeros(own.shape[0], 3)
             gates[:, layer.layout.columns] = own
             found.append(gates)
-        return torch.stack(found)
+        return torch.stack([gates.to(found[0].device) for gates in found])
 
     def set_gates(self, gates: Tensor) -> None:
         """Keep these gates for the calls to come: [layers, B, 3], where one row is for a batch of any size."""
@@ -174,7 +171,7 @@ class HiMoEModel(BaseTuner):
         if not records:
             return {}
         layout = self.layers[0].layout
-        means = torch.stack([record.weights for record in records]).detach()
+        means = torch.stack([record.weights.to(counted.device) for record in records]).detach()
         means = means / counted.sum(1).clamp(min=1)[None, :, None, None].to(means)
         return {group: means[:, :, index] for index, group in enumerate(layout.groups)}
 
@@ -222,7 +219,7 @@ class HiMoEModel(BaseTuner):
         return {"use_reentrant": False, "context_fn": self.state.checkpoint_contexts}
 
     def specialise(self, gates: Tensor, *, merge_shared: bool = True) -> ExitStack:
-        """Fold gates [layers, 3] in, for serving one instruction: from now on calls need no routing.
+        """Fold gates [layers, 3] in, for serving one instruction: from now on calls need no routing, and take none.
 
         A context manager; leaving it, or its ``close()``, makes the model what it was. merge_shared: add the shared
         expert to a copy of the base weights where these are float32, which takes their memory once more.
@@ -232,6 +229,7 @@ class HiMoEModel(BaseTuner):
             raise ValueError(f"gates have the shape {tuple(gates.shape)}; expected ({len(layers)}, 3).")
         if self._is_folded():
             raise ValueError("the adapter is specialised already; close that first.")
+        self.state.forget()
         stack = ExitStack()
         for layer, own in zip(layers, gates, strict=True):
             layer.fold(own, merge_shared=merge_shared)
