@@ -54,7 +54,74 @@ KNOWLEDGENET = [
     }
     for fold in (1, 2, 3)
 ]
-DATA = {"spert": SPERT, "fewrel": FEWREL, "re-docred": RE_DOCRED, "knowledgenet": KNOWLEDGENET}
+COLUMNS = "Ann B-PER\nof O\nBern B-LOC\n\n" + "".join(f"Bob{i} B-PER\nleft O\n\n" for i in range(9))
+KBP37 = '1\t" <e1> Ann </e1> of <e2> Bern </e2> "\nper:origin(e2,e1)\n\n\n'
+GENEVA = {
+    "wnd_id": "1",
+    "tokens": ["Ann", "left", "Bern"],
+    "entity_mentions": [{"id": "a", "start": 0, "end": 1}, {"id": "b", "start": 2, "end": 3}],
+    "event_mentions": [
+        {
+            "event_type": "Departing",
+            "trigger": {"start": 1, "end": 2, "text": "left"},
+            "arguments": [{"entity_id": "a", "role": "Theme"}, {"entity_id": "b", "role": "Source"}],
+        }
+    ],
+}
+PHEE = {
+    "id": "1",
+    "context": "aspirin caused a rash",
+    "annotations": [
+        {
+            "events": [
+                {
+                    "event_type": "Adverse_event",
+                    "Trigger": {"text": [["caused"]], "start": [[8]]},
+                    "Treatment": {
+                        "text": [["aspirin"]],
+                        "start": [[0]],
+                        "Drug": {"text": [["aspirin"]], "start": [[0]]},
+                    },
+                }
+            ]
+        }
+    ],
+}
+CASIE = {
+    "content": "It began. Acme was hacked.",
+    "cyberevent": {
+        "hopper": [
+            {
+                "events": [
+                    {
+                        "subtype": "Databreach",
+                        "nugget": {"text": "hacked", "startOffset": 19, "endOffset": 25},
+                        "argument": [
+                            {
+                                "text": "Acme",
+                                "startOffset": 10,
+                                "endOffset": 14,
+                                "type": "Org",
+                                "role": {"type": "Victim"},
+                            }
+                        ],
+                    }
+                ]
+            }
+        ]
+    },
+}
+ASTE = "the pizza is great####[([1], [3], 'POS')]\n"
+TEXTS = {"columns": COLUMNS, "kbp37": KBP37, "aste": ASTE}
+DATA = {
+    "phee": PHEE,
+    "casie": CASIE,
+    "geneva": GENEVA,
+    "spert": SPERT,
+    "fewrel": FEWREL,
+    "re-docred": RE_DOCRED,
+    "knowledgenet": KNOWLEDGENET,
+}
 
 
 @pytest.fixture
@@ -65,7 +132,7 @@ def run(tmp_path):
 
     def call(format_name, *options, output="out/corpus.spacy"):
         source = tmp_path / f"{format_name}.json"
-        source.write_text(json.dumps(DATA[format_name]))
+        source.write_text(TEXTS.get(format_name) or json.dumps(DATA[format_name]))
         target = tmp_path / output
         arguments = ["convert", format_name, str(source), str(target), *options]
         result = CliRunner().invoke(app, [argument.replace("NAMES", str(names)) for argument in arguments])
@@ -158,8 +225,80 @@ def test_unit_and_mentions(run):
 
 
 @pytest.mark.parametrize(
+    ("format_name", "options", "task", "schema", "fillers"),
+    [
+        ("columns", [], "NER", {"LOC": [], "PER": []}, 0),
+        ("kbp37", [], "RE", {"per:origin": ["subject", "object"]}, 2),
+        ("phee", [], "EE", {"Adverse_event": ["Treatment"]}, 1),
+        ("phee", ["--sub-roles"], "EE", {"Adverse_event": ["Treatment", "Treatment.Drug"]}, 2),
+        ("casie", [], "EE", {"Databreach": ["Victim"]}, 1),
+        ("casie", ["--unit", "sentence"], "EE", {"Databreach": ["Victim"]}, 1),
+        ("geneva", [], "EE", {"Departing": ["Source", "Theme"]}, 2),
+        ("aste", [], "ABSA", {"positive": ["aspect", "opinion"]}, 2),
+        ("spert", ["--task", "RE"], "RE", {"Live_In": ["subject", "object"]}, 2),
+        ("spert", ["--task", "NER"], "NER", {"Loc": [], "Peop": []}, 0),
+        ("re-docred", ["--task", "NER", "--unit", "sentence"], "NER", {"LOC": [], "PER": []}, 0),
+        ("knowledgenet", ["--task", "RE"], "RE", {"child of": ["subject", "object"]}, 6),
+    ],
+)
+def test_formats_with_frames(run, format_name, options, task, schema, fillers):
+    result, docs = run(format_name, *options)
+    assert result.exit_code == 0, result.output
+    assert counts(result)["documents"] == len(docs)
+    assert counts(result)["frames"] == sum(len(doc._.frames) for doc in docs) > 0
+    assert counts(result)["slots"] == fillers
+    for doc in docs:
+        assert doc._.uie_task == task
+        assert {name: list(slots) for name, slots in doc._.uie_schema.items()} == schema
+
+
+def test_relation_formats_have_no_frames_unless_asked(run):
+    _, (doc,) = run("spert")
+    assert doc._.uie_task == "" and doc._.uie_schema is None and not doc._.frames
+    assert set(doc.user_data) == {"source", "ignored_pairs", ("._.", "relations", None, None)}
+
+
+def test_limit(run):
+    result, docs = run("columns", "--limit", "4", "--seed", "1")
+    assert len(docs) == 4
+    assert counts(result)["left out: beyond the limit"] == 6
+    result, docs = run("fewrel", "--limit", "3", "--per-relation", "8")
+    assert len(docs) == 3
+    assert (
+        counts(result)["left out: beyond the limit"],
+        counts(result)["left out: beyond the limit per relation"],
+    ) == (
+        13,
+        4,
+    )
+
+
+def test_schema_of_a_file_or_of_another_part(run, tmp_path):
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps({"PER": [], "ORG": []}))
+    _, docs = run("columns", "--schema", str(path), output="first.spacy")
+    assert list(docs[0]._.uie_schema) == ["PER", "ORG", "LOC"]
+    _, docs = run("columns", "--exclude", "LOC", "--schema", str(tmp_path / "first.spacy"))
+    assert list(docs[0]._.uie_schema) == ["LOC", "ORG", "PER"]
+
+
+def test_labels_of_entities_are_chosen_too(run):
+    result, docs = run("columns", "--only", "PER,ORG")
+    assert {ent.label_ for doc in docs for ent in doc.ents} == {"PER"}
+    assert "Warning: no entity read has the label 'ORG'" in result.stderr
+
+
+@pytest.mark.parametrize(
     ("format_name", "options", "problem"),
     [
+        ("fewrel", ["--task", "NER"], "--task is 'NER' for FORMAT 'fewrel'; expected RE."),
+        ("spert", ["--task", "EE"], "--task is 'EE' for FORMAT 'spert'; expected RE or NER."),
+        ("spert", ["--schema", "a.json"], "--schema is given for FORMAT 'spert' without --task; expected both"),
+        ("columns", ["--schema", "absent.json"], "absent.json"),
+        ("columns", ["--limit", "0"], "limit is 0; expected a number of at least 1."),
+        ("columns", ["--only", "ORG"], "has no frames for task NER; expected at least one"),
+        ("aste", ["--sub-roles"], "--sub-roles is given for FORMAT 'aste'; expected only for phee"),
+        ("aste", ["--unit", "sentence"], "expected only for re-docred and dygie and casie"),
         ("spert", ["--part", "1:0"], "part is '1:0'; expected two fractions"),
         ("spert", ["--folds", "1"], "--folds is given for FORMAT 'spert'; expected only for knowledgenet"),
         (

@@ -300,6 +300,7 @@ def test_extents_say_where_frames_and_slots_were_read() -> None:
         # Malformed: what has no colon or no end costs itself, a head costs its frame.
         ("{(Speech: a): [(b), (Time: c)]}", [Frame("Speech", "a", (Slot("Time", "c"),))], [MALFORMED]),
         ("{(Speech: a): [(Time: :(), (Place: c)]}", [Frame("Speech", "a", (Slot("Place", "c"),))], [MALFORMED]),
+        ("{(Speech: :(): []} :) {(PER: b): []}", [Frame("PER", "b")], [MALFORMED]),
         ("{(Speech: a): [Time: b, (Place: c)]}", [Frame("Speech", "a", (Slot("Place", "c"),))], [MALFORMED]),
         ("{(Speech a): [(Time: b)]} {(PER: c): []}", [Frame("PER", "c")], [MALFORMED]),
         ("{(Speech: :(): [(Time: b)]} {(PER: c): []}", [Frame("PER", "c")], [MALFORMED]),

@@ -10,6 +10,10 @@ from .extract import extract
 from .fetch import fetch
 from .info import info
 from .paraphrase import paraphrase
+from .train_uie import train_uie
+
+OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""For commands that take settings of a config file as spaCy's do: ``--training.max_steps 100``."""
 
 app = typer.Typer(
     name="spacy-ie-moe",
@@ -23,6 +27,7 @@ app.command()(evaluate)
 app.command()(fetch)
 app.command()(info)
 app.command()(paraphrase)
+app.command(name="train-uie", context_settings=OVERRIDES)(train_uie)
 
 
 def main() -> None:

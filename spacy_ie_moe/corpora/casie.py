@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ from .conversion import (
 )
 from .events import Argument, Event, borders
 from .frames import MALFORMED_FRAME, MALFORMED_SLOT, FrameBuilder
-from .words import Words, locate, sentence_starts, split_words
+from .words import Words, locate, split_words
 
 OTHER_SENTENCE = "argument in another sentence than its trigger"
 REALIGNED = "offsets moved to where the text is"
@@ -104,11 +105,10 @@ def _convert(article: _Article, vocab: Vocab, labels: LabelChoice, unit: str) ->
             except Unconvertible as error:
                 account.frames.left_out[error.reason] += 1
     words = split_words(text, borders(events))
-    starts = sorted(words.starts[start] for start in sentence_starts(text))
-    units = _units(article.name, words, starts, vocab, unit)
+    units = _units(article.name, words, vocab, unit)
     units[0].builder.take(account)
     for event in events:
-        _add(units, event, words, starts)
+        _add(units, event, words)
     return units
 
 
@@ -150,9 +150,9 @@ def _place(mention: Any, text: str, reason: str, account: ConversionReport) -> t
     return found
 
 
-def _units(name: str, words: Words, starts: list[int], vocab: Vocab, unit: str) -> list[_Unit]:
+def _units(name: str, words: Words, vocab: Vocab, unit: str) -> list[_Unit]:
     if unit == "document":
-        first = set(starts)
+        first = set(words.sentences)
         builder = FrameBuilder(
             vocab,
             words.words,
@@ -162,7 +162,7 @@ def _units(name: str, words: Words, starts: list[int], vocab: Vocab, unit: str) 
         )
         return [_Unit(0, len(words.words), builder)]
     units = []
-    for index, (start, end) in enumerate(zip(starts, [*starts[1:], len(words.words)], strict=True)):
+    for index, (start, end) in enumerate(pairwise([*words.sentences, len(words.words)])):
         inside = [position for position in range(start, end) if not words.words[position].isspace()]
         if inside:
             start, end = inside[0], inside[-1] + 1
@@ -174,7 +174,7 @@ def _units(name: str, words: Words, starts: list[int], vocab: Vocab, unit: str) 
     return units
 
 
-def _add(units: list[_Unit], event: Event, words: Words, starts: list[int]) -> None:
+def _add(units: list[_Unit], event: Event, words: Words) -> None:
     """Add an event to the unit of its trigger, and its arguments as entities to the units that they lie in."""
     trigger = words.extent(event.start, event.end)
     try:
@@ -195,7 +195,7 @@ def _add(units: list[_Unit], event: Event, words: Words, starts: list[int]) -> N
         if other is not unit:
             builder.slots.left_out[OTHER_SENTENCE] += 1
             continue
-        if bisect_right(starts, start) != bisect_right(starts, trigger[0]):
+        if bisect_right(words.sentences, start) != bisect_right(words.sentences, trigger[0]):
             builder.notes[OTHER_SENTENCE] += 1
         slots.append((argument.role, (start - unit.start, end - unit.start)))
     builder.add_frame(event.label, (trigger[0] - unit.start, trigger[1] - unit.start), slots)

@@ -26,4 +26,8 @@ class Event(NamedTuple):
 
 def borders(events: Iterable[Event]) -> set[int]:
     """The characters at which a trigger or an argument begins or ends."""
-    return {edge for event in events for place in (event, *event.arguments) for edge in (place.start, place.end)}
+    found: set[int] = set()
+    for event in events:
+        found.update((event.start, event.end))
+        found.update(edge for argument in event.arguments for edge in (argument.start, argument.end))
+    return found

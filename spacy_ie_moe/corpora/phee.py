@@ -95,11 +95,11 @@ def _event(event: Any, text: str, labels: LabelChoice, sub_roles: bool, account:
     if not isinstance(event, dict):
         raise Unconvertible(MALFORMED_FRAME)
     label = labels.resolve(event.get("event_type"), unknown=UNKNOWN_TYPE)
-    trigger, *others = list(_mentions(event.get("Trigger"), MALFORMED_FRAME)) or [None]
-    if trigger is None or others:
+    triggers = _mentions(event.get("Trigger"), MALFORMED_FRAME)
+    if len(triggers) != 1:
         raise Unconvertible(MALFORMED_FRAME)
-    parts = [locate(text, *part) for part in trigger]
-    arguments = []
+    parts = [locate(text, *part) for part in triggers[0]]
+    arguments: list[Argument] = []
     for role, data in _roles(event):
         reason = ATTRIBUTE if role in ATTRIBUTES else SUB_ROLE if "." in role and not sub_roles else None
         arguments += _arguments(role, data, text, reason, account)
@@ -149,7 +149,8 @@ def _mentions(data: Any, reason: str) -> list[list[tuple[str, int]]]:
     """The mentions of a role, each as its parts: text and first character; else ``Unconvertible`` for ``reason``."""
     if not isinstance(data, dict):
         raise Unconvertible(reason)
-    texts, starts = data.get("text"), data.get("start")
+    texts: Any = data.get("text")
+    starts: Any = data.get("start")
     if not _is_nested(texts, str) or not _is_nested(starts, int) or list(map(len, texts)) != list(map(len, starts)):
         raise Unconvertible(reason)
     return [list(zip(*parts, strict=True)) for parts in zip(texts, starts, strict=True)]

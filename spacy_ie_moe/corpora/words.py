@@ -26,13 +26,15 @@ REACH = 50
 class Words:
     """The words of a text, and whether a space follows each.
 
-    starts, ends: the index of the word that begins at, or ends before, a character.
+    starts, ends: the index of the word that begins at, or ends before, a character. sentences: the index of the first
+    word of each sentence, by spaCy's rules for punctuation.
     """
 
     words: list[str]
     spaces: list[bool]
     starts: dict[int, int]
     ends: dict[int, int]
+    sentences: list[int]
 
     def extent(self, start: int, end: int) -> tuple[int, int]:
         """Characters to words, both ``[start, end)``; the words must have been split at both."""
@@ -46,8 +48,10 @@ def split_words(text: str, borders: Iterable[int] = ()) -> Words:
     """
     checked_words([text])
     cuts = set(borders)
-    found = Words([], [], {}, {})
-    for token in english_tokenizer()(text):
+    found = Words([], [], {}, {}, [])
+    for token in Sentencizer()(english_tokenizer()(text)):
+        if token.is_sent_start:
+            found.sentences.append(len(found.words))
         first, last = token.idx, token.idx + len(token)
         edges = [first, *sorted(cuts.intersection(range(first + 1, last))), last]
         for start, end in pairwise(edges):
@@ -55,11 +59,6 @@ def split_words(text: str, borders: Iterable[int] = ()) -> Words:
             found.words.append(text[start:end])
             found.spaces.append(end == last and bool(token.whitespace_))
     return found
-
-
-def sentence_starts(text: str) -> set[int]:
-    """The first character of each sentence, by spaCy's rules for punctuation."""
-    return {sentence.start_char for sentence in Sentencizer()(english_tokenizer()(text)).sents}
 
 
 def locate(text: str, mention: str, start: int) -> tuple[int, int]:

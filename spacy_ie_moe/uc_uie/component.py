@@ -210,6 +210,7 @@ class UCUIE(TrainablePipe):
         self._seed = seed
         self._updates = 0
         self._said_too_long = False
+        self._accelerator: Any = None
         self._saved = SavedSettings(DEFAULTS, self._settings())
 
     # --- settings ---------------------------------------------------------------------------------------------
@@ -366,6 +367,8 @@ class UCUIE(TrainablePipe):
         examples = list(examples)
         validate_examples(examples, "UCUIE.update")
         losses.setdefault(self.name, 0.0)
+        if self._accelerator is not None:
+            examples = examples[self._accelerator.process_index :: self._accelerator.num_processes]
         warming = self._updates < self._warming_steps
         lessons = self._lessons(examples, warming=warming)
         self._updates += 1
@@ -414,6 +417,27 @@ class UCUIE(TrainablePipe):
         from .gold import LessonMaker
 
         return LessonMaker(self.bundle.network.prompter, limit=self.text_tokens, settings=self._lesson_settings)
+
+    def move_to(self, device: Any) -> None:
+        """Put the model on a device of PyTorch, a GPU of several for instance."""
+        self._shim.device_name = str(device)
+        self._shim.bundle = self._shim.bundle
+
+    def share_updates(self, accelerator: Any) -> None:
+        """Learn together with other processes that run the same training: each takes its part of every batch.
+
+        accelerator: Hugging Face accelerate's. The gradients are averaged before each step, so all stay the same.
+        """
+        self._accelerator = accelerator
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """One step of the optimizer, after the gradients of all processes are averaged."""
+        if self._accelerator is not None:
+            for parameter in self.bundle.network.parameters():
+                if parameter.requires_grad:
+                    gradient = parameter.new_zeros(parameter.shape) if parameter.grad is None else parameter.grad
+                    parameter.grad = self._accelerator.reduce(gradient, "mean")
+        super().finish_update(sgd)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """The scores of the scorer."""
