@@ -254,8 +254,8 @@ def test_formats_with_frames(run, format_name, options, task, schema, fillers):
 
 def test_relation_formats_have_no_frames_unless_asked(run):
     _, (doc,) = run("spert")
-    assert doc._.uie_task == "" and doc._.uie_schema is None and not doc._.frames
     assert set(doc.user_data) == {"source", "ignored_pairs", ("._.", "relations", None, None)}
+    assert doc._.uie_task == "" and doc._.uie_schema is None and not doc._.frames
 
 
 def test_limit(run):

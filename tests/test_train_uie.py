@@ -40,7 +40,7 @@ def settings(tmp_path_factory) -> dict[str, object]:
         "training.optimizer.learn_rate.warmup_steps": 1,
         "components.uc_uie.warming_steps": 2,
         "components.uc_uie.max_new_tokens": 8,
-        "components.uc_uie.model.adapter_settings.target_modules": ["up_proj", "down_proj"],
+        "components.uc_uie.model.adapter_settings": {"target_modules": ["up_proj", "down_proj"]},
     }
 
 

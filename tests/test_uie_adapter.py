@@ -982,7 +982,7 @@ LLAMA4 = {"head_dim": 8, "intermediate_size_mlp": 48, "num_local_experts": 2, "i
             r"o_proj, qkv_proj, gate_up_proj, down_proj",
         ),
         (MixtralConfig, {}, r"MixtralForCausalLM has no such layers; expected .* (w1, w2, w3|experts \(packed)"),
-        (Qwen2MoeConfig, EXPERTS, r"model.layers.0.mlp.experts(.0.\w+, an expert that only some tokens reach| holds the experts)"),
+        (Qwen2MoeConfig, EXPERTS, r"mlp.experts(.0.\w+, an expert that only some tokens reach| holds the experts)"),
         (Llama4TextConfig, LLAMA4, r"feed_forward.experts holds the experts of a sparse model as packed parameters"),
     ],
 )  # fmt: skip

@@ -528,7 +528,7 @@ def test_aste():
     docs, report = convert(aste, ASTE + "It is ok .####[([0], [2], 'NEU')]\n")
     assert frames_of(docs[0]) == [
         ("positive", "", ("aspect", "pizza crust"), ("opinion", "great")),
-        ("negative", "", ("opinion", "slow"), ("aspect", "service")),
+        ("negative", "", ("aspect", "service"), ("opinion", "slow")),
     ]
     assert docs[1]._.uie_schema == {name: ["aspect", "opinion"] for name in ("negative", "neutral", "positive")}
     assert [(span.text, span.label_) for span in docs[0].spans["entities"]] == [

@@ -46,11 +46,14 @@ class FrameBuilder(DocBuilder):
     def add_frame(self, label: str, pos: Extent | None, slots: Iterable[tuple[str, Extent]]) -> None:
         """One annotated frame and its slots, counted: its type, where its filler is, and each slot's type and place.
 
-        All places must be in the document.
+        All places must be in the document. The slots of a frame with a filler are put in text order; those of one
+        without keep theirs, which is that of the schema.
         """
         slots = list(slots)
-        distinct = sorted(set(slots), key=lambda slot: (slot[1], slot[0]))
-        key = (label, pos, tuple(distinct))
+        distinct = list(dict.fromkeys(slots))
+        if pos is not None:
+            distinct.sort(key=lambda slot: (slot[1], slot[0]))
+        key = (label, pos, frozenset(distinct))
         if key in self._frames:
             self.frames.left_out[DUPLICATE_FRAME] += 1
             return

@@ -23,6 +23,7 @@ from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 from ..encoder import SMALL_ENCODER, find_encoder, load_encoder
 
 START, END, PAD = "<s>", "</s>", "<pad>"
+FRAMES = " None {(Type: filler): []} {(Type: Null): [(subject: one), (object: other), (aspect: this), (opinion: that)]}"
 OFFSET = 2
 """OPT's position embeddings begin at this row."""
 
@@ -50,23 +51,27 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     )
 
 
-def make_compact(encoder: Any, pieces: Tokenizer, tokenizer: PreTrainedTokenizerFast) -> OPTForCausalLM:
-    """A causal language model with the blocks of ``encoder`` (a BertModel) and the vocabulary of ``tokenizer``.
-
-    pieces: the encoder's own tokenizer. BERT normalises the sum of word and position vectors, OPT does not, so both
-    are scaled here by what that norm does to them on average.
-    """
-    config = encoder.config
-    model = OPTForCausalLM(
+def new_compact(
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    width: int = 64,
+    inner: int = 128,
+    layers: int = 2,
+    heads: int = 4,
+    positions: int = 512,
+    activation: str = "gelu",
+) -> OPTForCausalLM:
+    """A causal language model with random weights; the sizes are those that OPT's config has."""
+    return OPTForCausalLM(
         OPTConfig(
             vocab_size=len(tokenizer),
-            hidden_size=config.hidden_size,
-            word_embed_proj_dim=config.hidden_size,
-            ffn_dim=config.intermediate_size,
-            num_hidden_layers=config.num_hidden_layers,
-            num_attention_heads=config.num_attention_heads,
-            max_position_embeddings=config.max_position_embeddings,
-            activation_function=config.hidden_act,
+            hidden_size=width,
+            word_embed_proj_dim=width,
+            ffn_dim=inner,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            max_position_embeddings=positions,
+            activation_function=activation,
             do_layer_norm_before=False,
             dropout=0.0,
             attention_dropout=0.0,
@@ -75,6 +80,24 @@ def make_compact(encoder: Any, pieces: Tokenizer, tokenizer: PreTrainedTokenizer
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
+    )
+
+
+def make_compact(encoder: Any, pieces: Tokenizer, tokenizer: PreTrainedTokenizerFast) -> OPTForCausalLM:
+    """A causal language model with the blocks of ``encoder`` (a BertModel) and the vocabulary of ``tokenizer``.
+
+    pieces: the encoder's own tokenizer. BERT normalises the sum of word and position vectors, OPT does not, so both
+    are scaled here by what that norm does to them on average.
+    """
+    config = encoder.config
+    model = new_compact(
+        tokenizer,
+        width=config.hidden_size,
+        inner=config.intermediate_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        positions=config.max_position_embeddings,
+        activation=config.hidden_act,
     )
     decoder = model.model.decoder
     words, positions = _vectors(encoder.embeddings, pieces, tokenizer)
@@ -133,7 +156,9 @@ def read_lines(files: Sequence[Path]) -> Iterator[str]:
 def main(
     output: Annotated[Path, typer.Argument(help="The folder to write, in Hugging Face's form.")],
     texts: Annotated[list[Path], typer.Argument(help="Files to make the vocabulary of: plain text or .spacy.")],
-    encoder: Annotated[str, typer.Option(help="A BERT-like encoder: folder or hub id.")] = SMALL_ENCODER,
+    encoder: Annotated[str, typer.Option(help="A BERT-like encoder: folder or hub id; '' for a tiny random model.")] = (
+        SMALL_ENCODER
+    ),
     vocabulary: Annotated[int, typer.Option(help="Tokens of the vocabulary.")] = 12000,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
 ) -> None:
@@ -142,11 +167,13 @@ def main(
 
     torch.manual_seed(seed)
     # The wordings and the signs of frames belong to the vocabulary as much as the texts do.
-    tokenizer = train_tokenizer([*read_lines(texts), *all_wordings() * 50], vocabulary)
-    source = load_encoder(encoder)
-    pieces = Tokenizer.from_file(str(Path(find_encoder(encoder)) / "tokenizer.json"))
-    pieces.no_padding()
-    model = make_compact(source, pieces, tokenizer)
+    tokenizer = train_tokenizer([*read_lines(texts), *[*all_wordings(), FRAMES] * 50], vocabulary)
+    if encoder:
+        pieces = Tokenizer.from_file(str(Path(find_encoder(encoder)) / "tokenizer.json"))
+        pieces.no_padding()
+        model = make_compact(load_encoder(encoder), pieces, tokenizer)
+    else:
+        model = new_compact(tokenizer)
     model.save_pretrained(output, safe_serialization=True)
     tokenizer.save_pretrained(output)
     typer.echo(f"{output}: {model.num_parameters():,} parameters, {len(tokenizer):,} tokens")
