@@ -240,7 +240,7 @@ def test_balanced_parentheses_need_no_backslash() -> None:
 
 
 def test_words_around_frames_are_skipped() -> None:
-    text = f"Sure! Here are the frames: \n{write_frames([SPEECH])}\nI hope this helps."
+    text = f"Sure! Here are the frames of C:\\x \\(a text\\): \n{write_frames([SPEECH])}\nI hope this helps."
     assert read_frames(text, SCHEMA) == ([SPEECH], [])
 
 

@@ -91,8 +91,8 @@ def convert(
     schema: Annotated[
         Path | None,
         typer.Option(
-            help="The schema of the data set that INPUT is a part of: JSON {frame type: [slot types]}, or another "
-            "part as a .spacy file. Default: what INPUT has."
+            help="The schema of the data set that INPUT is a part of: a JSON map of each frame type to the list of its "
+            "slot types, or another part as a .spacy file. Default: what INPUT has."
         ),
     ] = None,
     per_relation: Annotated[
@@ -111,9 +111,9 @@ def convert(
         ),
     ] = None,
     sub_roles: Annotated[
-        bool | None,
+        bool,
         typer.Option("--sub-roles", help="phee: slots for roles inside roles too, for example Treatment.Drug."),
-    ] = None,
+    ] = False,
 ) -> None:
     """Convert a published corpus to a .spacy file, and print what was converted and what was not.
 
@@ -127,7 +127,7 @@ def convert(
             "folds": folds,
             "unit": unit,
             "mentions": mentions,
-            "sub_roles": sub_roles,
+            "sub_roles": sub_roles or None,
         }
         options = _options(format_name, {name: value for name, value in given.items() if value is not None})
         _check_output(output)

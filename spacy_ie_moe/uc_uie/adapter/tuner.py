@@ -129,7 +129,8 @@ class HiMoEModel(BaseTuner):
     def gates(self) -> Tensor:
         """The kept gates of J, L and A: [layers, B, 3], detached; 0 for capabilities without an expert.
 
-        All 0 and of one row for adapters without gates; a row for each beam after a beam search. Raises ``ValueError`` where there are none yet.
+        All 0 and of one row for adapters without gates; a row for each beam after a beam search with an
+        instruction_mask. Raises ``ValueError`` where there are none yet.
         """
         kept, layers = self.state.current.gates, self.layers
         found = []
