@@ -27,7 +27,7 @@ setup(
         "torch>=2.4",
         "transformers>=4.45,<4.53.3",
         "tokenizers>=0.20",
-        "peft>=0.17",
+        "peft>=0.21",
         "huggingface_hub>=0.24",
         "safetensors>=0.4.3",
         "srsly>=2.4",

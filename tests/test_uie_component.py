@@ -282,3 +282,18 @@ def test_schemas_are_taken_from_json_and_checked(base, tmp_path):
     with pytest.raises(ValueError):
         pipe.schema = {"a\nb": []}
     assert SCHEMAS
+
+
+def test_a_hard_router_takes_the_capabilities_of_the_task(base):
+    settings = {"router": "hard"}
+    nlp = make_nlp(base, schema={}, model={"adapter_settings": settings}, constrained=False, max_new_tokens=4)
+    examples = learnable(nlp)
+    optimizer = nlp.initialize(lambda: examples)
+    losses = nlp.update(examples, sgd=optimizer, losses={})
+    assert "uc_uie_bce" not in losses
+    pipe = nlp.get_pipe("uc_uie")
+    gates = {}
+    for example in examples:
+        pipe(example.predicted)
+        gates[example.reference._.uie_task] = pipe.bundle.network.tuner.gates[0, 0].tolist()
+    assert gates == {"NER": [1, 1, 0], "RE": [1, 1, 1], "EE": [1, 1, 1], "ABSA": [1, 1, 1]}

@@ -43,7 +43,6 @@ text_tokens = 256
 batch_tokens = 4096
 spans_key = "uc_uie"
 set_ents = true
-hard_router = false
 warming_steps = 0
 seed = 0
 
@@ -99,7 +98,6 @@ def make_uc_uie(
     batch_tokens: int,
     spans_key: str,
     set_ents: bool,
-    hard_router: bool,
     warming_steps: int,
     seed: int,
     lessons: dict[str, Any],
@@ -124,7 +122,6 @@ def make_uc_uie(
         batch_tokens=batch_tokens,
         spans_key=spans_key,
         set_ents=set_ents,
-        hard_router=hard_router,
         warming_steps=warming_steps,
         seed=seed,
         lessons=lessons,
@@ -162,8 +159,8 @@ class UCUIE(TrainablePipe):
     greedy. max_new_tokens: where an answer is cut off. text_tokens: of a text that is read at once; longer ones are
     read in overlapping windows. batch_tokens: prompts that are read at once have at most so many tokens together.
 
-    In training: hard_router: a task's routes are always its gates (UC-UIE^h). warming_steps: so many updates at the
-    start learn single capabilities (stage 1). lessons: options of ``LessonSettings``. seed: of the lessons.
+    In training: warming_steps: so many updates at the start learn single capabilities (stage 1). lessons: options of
+    ``LessonSettings``. seed: of the lessons.
     """
 
     def __init__(
@@ -181,7 +178,6 @@ class UCUIE(TrainablePipe):
         batch_tokens: int = 4096,
         spans_key: str = "uc_uie",
         set_ents: bool = True,
-        hard_router: bool = False,
         warming_steps: int = 0,
         seed: int = 0,
         lessons: dict[str, Any] | None = None,
@@ -204,7 +200,6 @@ class UCUIE(TrainablePipe):
         self.set_ents = set_ents
         if not is_whole_number(warming_steps, 0):
             raise ValueError(f"warming_steps is {warming_steps!r}; expected a whole number of at least 0.")
-        self._hard_router = hard_router
         self._warming_steps = warming_steps
         self._lesson_settings = LessonSettings(**(lessons or {}))
         self._seed = seed
@@ -240,6 +235,13 @@ class UCUIE(TrainablePipe):
         return self._shim.bundle
 
     @property
+    def _hard(self) -> bool:
+        """Whether the capabilities of a task are its gates (UC-UIE^h)."""
+        from .lm import routes_by_task
+
+        return routes_by_task(self.bundle.network.model)
+
+    @property
     def _shim(self) -> TorchShim:
         return cast(TorchShim, self.model.shims[0])
 
@@ -264,7 +266,7 @@ class UCUIE(TrainablePipe):
                 grammars=[self._grammar(docs[question.doc], question) for question in group]
                 if self.constrained
                 else None,
-                routes=HARD_ROUTES[task] if self._hard_router else None,
+                routes=HARD_ROUTES[task] if self._hard else None,
                 max_new_tokens=self.max_new_tokens,
                 beams=self.beams,
                 batch_tokens=self.batch_tokens,
@@ -374,7 +376,7 @@ class UCUIE(TrainablePipe):
         self._updates += 1
         if not lessons:
             return losses
-        terms, backprop = self.model.begin_update(LessonBatch(lessons, forced=warming or self._hard_router))
+        terms, backprop = self.model.begin_update(LessonBatch(lessons, forced=warming or self._hard))
         backprop(None)
         if sgd is not None:
             self.finish_update(sgd)

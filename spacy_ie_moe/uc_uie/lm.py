@@ -14,6 +14,12 @@ def tuner_of(model: Any) -> Any:
     return tuner if hasattr(tuner, "auxiliary_losses") else None
 
 
+def routes_by_task(model: Any) -> bool:
+    """Whether a task's capabilities are its gates: the model has a mixture of experts with a hard router."""
+    tuner = tuner_of(model)
+    return tuner is not None and tuner.peft_config[tuner.active_adapters[0]].router == "hard"
+
+
 def longest_text(model: Any) -> int:
     """How many tokens the model can read and write in all."""
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize)

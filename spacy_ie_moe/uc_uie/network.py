@@ -78,7 +78,13 @@ class ExtractionLM(nn.Module):
         routes = torch.tensor([lesson.routes for lesson in batch.lessons], dtype=torch.float32, device=self.device)
         routing: dict[str, Any] = {}
         if self.tuner is not None:
-            routing = {"instruction_mask": instruction, "routes": routes if batch.forced else None}
+            answer = torch.zeros_like(instruction)
+            answer[:, -targets.shape[1] :] = targets != -100
+            routing = {
+                "instruction_mask": instruction,
+                "routes": routes if batch.forced else None,
+                "loss_mask": answer,
+            }
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision),
             last_logits(self.model, targets.shape[1] + 1),
