@@ -44,7 +44,14 @@ setup(
         "quantised": ["bitsandbytes>=0.46"],
         "train": ["accelerate>=1.0"],
         "deberta": ["sentencepiece>=0.2", "protobuf>=4"],
-        "test": ["pytest>=8", "hypothesis>=6.100", "matplotlib>=3.7", "spacy-transformers>=1.4,<1.5", "llguidance>=1.2"],
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "matplotlib>=3.7",
+            "spacy-transformers>=1.4,<1.5",
+            "llguidance>=1.2",
+            "accelerate>=1.0",
+        ],
         "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
     },
     entry_points={

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import spacy
 import typer
@@ -31,7 +31,7 @@ def main(
     """Count what has to be left out of what an untrained model writes."""
     nlp = spacy.blank("en")
     model = {"@architectures": "spacy_ie_moe.UCUIE.v1", "base": base, "adapter": None}
-    pipe = nlp.add_pipe("uc_uie", config={"max_new_tokens": max_new_tokens, "text_tokens": 128, "model": model})
+    pipe: Any = nlp.add_pipe("uc_uie", config={"max_new_tokens": max_new_tokens, "text_tokens": 128, "model": model})
     for constrained in (False, True):
         pipe.constrained = constrained
         docs = [make_example(doc, gold_ents=False).predicted for doc in islice(read_docs(path, Vocab()), documents)]

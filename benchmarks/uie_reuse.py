@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import spacy
 import torch
@@ -36,7 +36,7 @@ def main(
     texts = [f"{NAMES[n % 5]} spoke in {PLACES[n // 5 % 5]} on May {n % 28 + 1} ." for n in range(documents)]
     nlp = spacy.blank("en")
     model = {"@architectures": "spacy_ie_moe.UCUIE.v1", "base": base, "adapter_settings": _targets(base)}
-    pipe = nlp.add_pipe("uc_uie", config={"schema": SCHEMA, "max_new_tokens": max_new_tokens, "model": model})
+    pipe: Any = nlp.add_pipe("uc_uie", config={"schema": SCHEMA, "max_new_tokens": max_new_tokens, "model": model})
     decoder = pipe.bundle.network.decoder
     seconds: dict[str, list[float]] = {"kept": [], "read every time": []}
     for _ in range(turns):

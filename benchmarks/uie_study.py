@@ -74,7 +74,9 @@ def main(
     study = json.loads(path.read_text("utf8"))
     runs = list(_runs(study, output, base, [int(seed) for seed in seeds.split(",")], steps))
     with ThreadPoolExecutor(jobs) as pool:
-        failed = [run for run, ok in zip(runs, pool.map(lambda run: _do(run, study, jobs), runs), strict=True) if not ok]
+        failed = [
+            run for run, ok in zip(runs, pool.map(lambda run: _do(run, study, jobs), runs), strict=True) if not ok
+        ]
     if failed:
         typer.echo(f"Error: {len(failed)} of {len(runs)} runs failed; see {failed[0].folder}.log.", err=True)
         raise typer.Exit(1)
@@ -118,7 +120,8 @@ def _scored(run: Run, study: dict[str, Any], limit: int) -> dict[str, Any]:
     if file.is_file():
         return json.loads(file.read_text("utf8"))
     nlp = spacy.load(run.folder / "model-last")
-    network = nlp.get_pipe("uc_uie").bundle.network
+    pipe: Any = nlp.get_pipe("uc_uie")
+    network = pipe.bundle.network
     row: dict[str, Any] = {
         "variant": run.variant,
         "seed": run.seed,

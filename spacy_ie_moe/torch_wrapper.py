@@ -223,7 +223,7 @@ def clip_gradients(model: Model, max_norm: float) -> None:
 
 
 def to_losses(model: Model, x_and_y: tuple[Any, Any], is_train: bool) -> tuple[Any, Callable]:
-    """For ``wrap_network``: losses by name as numbers in training, whose sum is learnt from; predictions as they are."""
+    """For ``wrap_network``: losses by name as numbers in training, their sum is learnt from; predictions as is."""
     _, output = x_and_y
     if not is_train:
         return output, lambda _: ArgsKwargs(args=(), kwargs={})

@@ -25,7 +25,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 
 from .corpora.conversion import SPAN_KEY
-from .scoring import Counts, Triple, token_boundaries, check_same_text, count_sets
+from .scoring import Counts, Triple, check_same_text, count_sets, token_boundaries
 from .triplet_scoring import Level
 from .uc_uie.doc_frames import check_frame
 from .uc_uie.frames import MALFORMED, TRUNCATED, UNGROUNDABLE, UNKNOWN_TYPE

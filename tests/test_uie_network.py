@@ -30,7 +30,7 @@ def make_network(tokenizer, *, adapter: str | None = "himoe", seed: int = 0, spr
     if adapter is not None:
         model = add_adapter(model, adapter, {"target_modules": ["gate_proj", "up_proj", "down_proj"]})
         torch.manual_seed(seed)
-        for name, parameter in model.named_parameters():
+        for _name, parameter in model.named_parameters():
             if parameter.requires_grad:  # a new adapter changes nothing: this one shall
                 torch.nn.init.normal_(parameter, std=0.3)
     return ExtractionLM(model, Prompter(tokenizer)).eval()

@@ -47,9 +47,7 @@ def evaluate(
     data: Annotated[list[Path], typer.Argument(help="Gold documents: .spacy files, or folders of them.")],
     gold_ents: Annotated[
         bool,
-        typer.Option(
-            "--gold-ents", help="Give the pipeline the gold entities, and score its relations only."
-        ),
+        typer.Option("--gold-ents", help="Give the pipeline the gold entities, and score its relations only."),
     ] = False,
     labels: Annotated[str | None, typer.Option(help="Relation labels to look for, comma-separated.")] = None,
     labels_file: Annotated[
@@ -66,9 +64,7 @@ def evaluate(
             "besides those that the labels file or the pipeline marks so."
         ),
     ] = "",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Documents per batch; default: the pipeline's.")
-    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Documents per batch; default: the pipeline's.")] = None,
     bootstrap: Annotated[
         int, typer.Option(min=0, help="Resamplings of the documents for a 95% interval of micro F1.")
     ] = 0,
@@ -80,9 +76,7 @@ def evaluate(
     try:
         given = read_labels(labels, labels_file)
         nlp = _load(model)
-        examples = [
-            example for path in data for example in create_relation_corpus(path, gold_ents=gold_ents)(nlp)
-        ]
+        examples = [example for path in data for example in create_relation_corpus(path, gold_ents=gold_ents)(nlp)]
         settings: dict[str, Any] = {"model": model, "data": [str(path) for path in data]}
         if _finds_frames(nlp) and any(example.reference._.uie_task for example in examples):
             options = {"--labels": given, "--threshold": threshold, "--symmetric": symmetric, "--gold-ents": gold_ents}
@@ -209,8 +203,7 @@ def _gold_labels(examples: Iterable[Example]) -> list[str]:
     labels = {relation["label"] for example in examples for relation in example.reference._.relations}
     if not labels:
         raise ValueError(
-            "the data have no relation; expected gold Doc._.relations, "
-            "which a DocBin keeps with store_user_data=True."
+            "the data have no relation; expected gold Doc._.relations, which a DocBin keeps with store_user_data=True."
         )
     return sorted(labels)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +46,7 @@ def train_uie(
     train(nlp, output if accelerator.is_main_process else None, stdout=sys.stdout, stderr=sys.stderr)
 
 
-def _accelerator():  # type: ignore[no-untyped-def]  # accelerate is an extra
+def _accelerator() -> Any:
     try:
         from accelerate import Accelerator
     except ImportError:

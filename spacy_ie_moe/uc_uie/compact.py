@@ -28,7 +28,7 @@ OFFSET = 2
 """OPT's position embeddings begin at this row."""
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     """A byte-level BPE of ``vocabulary`` tokens that gives every text back as it was; digits are single tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -52,7 +52,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 
 
 def new_compact(
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Any,
     *,
     width: int = 64,
     inner: int = 128,
@@ -60,7 +60,7 @@ def new_compact(
     heads: int = 4,
     positions: int = 512,
     activation: str = "gelu",
-) -> OPTForCausalLM:
+) -> Any:
     """A causal language model with random weights; the sizes are those that OPT's config has."""
     return OPTForCausalLM(
         OPTConfig(
@@ -83,7 +83,7 @@ def new_compact(
     )
 
 
-def make_compact(encoder: Any, pieces: Tokenizer, tokenizer: PreTrainedTokenizerFast) -> OPTForCausalLM:
+def make_compact(encoder: Any, pieces: Tokenizer, tokenizer: Any) -> Any:
     """A causal language model with the blocks of ``encoder`` (a BertModel) and the vocabulary of ``tokenizer``.
 
     pieces: the encoder's own tokenizer. BERT normalises the sum of word and position vectors, OPT does not, so both
@@ -120,7 +120,7 @@ def make_compact(encoder: Any, pieces: Tokenizer, tokenizer: PreTrainedTokenizer
     return model
 
 
-def _vectors(embeddings: Any, pieces: Tokenizer, tokenizer: PreTrainedTokenizerFast) -> tuple[Tensor, Tensor]:
+def _vectors(embeddings: Any, pieces: Tokenizer, tokenizer: Any) -> tuple[Tensor, Tensor]:
     """Vectors [V, d] of the tokens and [L, d] of the positions."""
     table = embeddings.word_embeddings.weight.detach() + embeddings.token_type_embeddings.weight.detach()[0]
     places = embeddings.position_embeddings.weight.detach()

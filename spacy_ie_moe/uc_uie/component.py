@@ -22,7 +22,7 @@ from ..relations import require_extensions
 from ..saved_settings import SavedSettings
 from ..streaming import annotate
 from ..torch_wrapper import TorchShim
-from .doc_frames import require_frame_extensions, to_entities, to_relations
+from .doc_frames import DocFrame, require_frame_extensions, to_entities, to_relations
 from .frames import Issue, Schema
 from .lessons import LessonSettings
 
@@ -141,7 +141,7 @@ class Question(NamedTuple):
 class Findings(NamedTuple):
     """What was found in a document: frames as ``Doc._.frames`` has them, issues, and the schema it was asked for."""
 
-    frames: list[dict[str, Any]]
+    frames: list[DocFrame]
     issues: list[Issue]
     schema: Schema | None
 
@@ -257,7 +257,7 @@ class UCUIE(TrainablePipe):
         by_instruction: dict[tuple[str, Schema], list[Question]] = {}
         for question in questions:
             by_instruction.setdefault((question.task, question.schema), []).append(question)
-        frames: list[list[dict[str, Any]]] = [[] for _ in docs]
+        frames: list[list[DocFrame]] = [[] for _ in docs]
         issues: list[list[Issue]] = [[] for _ in docs]
         for (task, schema), group in by_instruction.items():
             request = Request(
@@ -275,7 +275,7 @@ class UCUIE(TrainablePipe):
                 found, left_out = self._read(docs[question.doc], question, answer)
                 frames[question.doc] += found
                 issues[question.doc] += left_out
-        return [self._findings(doc, *found) for doc, *found in zip(docs, frames, issues, strict=True)]
+        return [self._findings(*found) for found in zip(docs, frames, issues, strict=True)]
 
     def _questions(self, row: int, doc: Doc) -> Iterator[Question]:
         from .windows import make_windows
@@ -307,12 +307,12 @@ class UCUIE(TrainablePipe):
 
         return make_grammar(question.schema, text_of(doc, question.window).text, task=question.task)
 
-    def _read(self, doc: Doc, question: Question, answer: Any) -> tuple[list[dict[str, Any]], list[Issue]]:
+    def _read(self, doc: Doc, question: Question, answer: Any) -> tuple[list[DocFrame], list[Issue]]:
         from .reading import read_answer
 
         return read_answer(doc, question.window, answer, question.schema)
 
-    def _findings(self, doc: Doc, frames: list[dict[str, Any]], issues: list[Issue]) -> Findings:
+    def _findings(self, doc: Doc, frames: list[DocFrame], issues: list[Issue]) -> Findings:
         from .windows import merge_frames
 
         return Findings(merge_frames(frames), issues, self._schema_of(doc))

@@ -38,8 +38,8 @@ def make_grammar(schema: Schema, text: str, *, task: str) -> str:
     for number, frame in enumerate(schema.types):
         filler = '"Null"' if task in ("RE", "ABSA") else "FILLER"
         slots = "" if task == "ED" else " | ".join(json.dumps(slot) for slot in frame.slots)
-        rules.append(f"frame_{number}: {json.dumps('{(' + frame.name + ': ')} {filler} \"): [\" slots_{number} \"]}}\"")
-        rules.append(f"slots_{number}: " + (f"(slot_{number} (\", \" slot_{number})*)?" if slots else '""'))
+        rules.append(f'frame_{number}: {json.dumps("{(" + frame.name + ": ")} {filler} "): [" slots_{number} "]}}"')
+        rules.append(f"slots_{number}: " + (f'(slot_{number} (", " slot_{number})*)?' if slots else '""'))
         if slots:
             rules.append(f'slot_{number}: "(" ({slots}) ": " FILLER ")"')
         frames.append(f"frame_{number}")
@@ -71,7 +71,7 @@ class CopyConstraint(LogitsProcessor):
         self._start = start
         self._limit = max_new_tokens
         self._beams = beams
-        self._matchers = [
+        self._matchers: list[dict[tuple[int, ...], Any]] = [
             {(): guide.LLMatcher(self._guide, guide.grammar_from("lark", grammar), log_level=0)} for grammar in grammars
         ]
         endings = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in _ENDINGS]

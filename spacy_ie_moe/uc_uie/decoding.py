@@ -60,7 +60,7 @@ class Prefix:
     """What is kept of an instruction: its tokens, keys and values [1, ...], and gates [linears, 1, capabilities]."""
 
     tokens: list[int]
-    cache: DynamicCache
+    cache: Any  # a DynamicCache, which has no types
     gates: Tensor | None
 
 
@@ -113,7 +113,7 @@ class Decoder:
                 "instruction_mask": torch.ones_like(ids, dtype=torch.bool),
                 "routes": None if routes is None else torch.tensor([routes], dtype=torch.float32, device=ids.device),
             }
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         with last_logits(self.model, 1):
             self.model(
                 input_ids=ids, attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True, **routing
@@ -127,7 +127,7 @@ class Decoder:
         room = longest_text(self.model) - ids.shape[1]
         if room < 1:
             raise ValueError(
-                f"a prompt has {ids.shape[1]} tokens, {len(prefix.tokens)} of them the instruction with the schema, but "
+                f"a prompt has {ids.shape[1]} tokens, {len(prefix.tokens)} of them the instruction with its schema; "
                 f"the model has {longest_text(self.model)} places; expected smaller types_at_once or text_tokens."
             )
         max_new_tokens = min(request.max_new_tokens, room)
@@ -164,10 +164,7 @@ class Decoder:
             scores = self.model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)
         else:
             scores = recorder.scores()
-        return [
-            self._answer(tokens, values)
-            for tokens, values in zip(written.tolist(), scores.tolist(), strict=True)
-        ]
+        return [self._answer(tokens, values) for tokens, values in zip(written.tolist(), scores.tolist(), strict=True)]
 
     def _pad(self, instruction: list[int], bodies: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         """Ids and mask [B, L]: the instruction, padding, the body; so every row has the instruction at its start."""
@@ -179,9 +176,7 @@ class Decoder:
 
     def _answer(self, tokens: list[int], scores: list[float]) -> Answer:
         written = self.prompter.read(tokens)
-        return Answer(
-            written.text, written.ends, scores[: len(written.ends)], finished=self.prompter.end in tokens
-        )
+        return Answer(written.text, written.ends, scores[: len(written.ends)], finished=self.prompter.end in tokens)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__, "_prefixes": OrderedDict()}

@@ -9,7 +9,7 @@ from typing import Any
 from spacy.tokens import Doc
 
 from .capabilities import LESSONS
-from .doc_frames import new_frame, sort_frames, to_strings
+from .doc_frames import DocFrame, new_frame, sort_frames, to_strings
 from .frames import Frame, Schema
 from .lessons import Lesson, LessonSettings, make_lesson
 from .network import Tokens
@@ -33,7 +33,7 @@ def task_of(doc: Doc, schema: Schema) -> str:
     return tasks[0]
 
 
-def gold_frames(doc: Doc, schema: Schema) -> list[dict[str, Any]]:
+def gold_frames(doc: Doc, schema: Schema) -> list[DocFrame]:
     """``Doc._.frames``; where there are none, entities (``doc.ents``) and relations as frames of the schema."""
     if doc._.frames:
         return doc._.frames
@@ -52,12 +52,9 @@ def gold_frames(doc: Doc, schema: Schema) -> list[dict[str, Any]]:
 
 def given_events(doc: Doc, window: Window, schema: Schema) -> list[Frame]:
     """The events in a window whose arguments are asked for (EAE): ``Doc._.frames`` with a filler, without slots."""
-    events = [
-        {**frame, "slots": []}
-        for frame in doc._.frames
-        if frame["type"] in schema and frame["pos"] is not None and _lies_in({**frame, "slots": []}, window)
-    ]
-    return to_strings(doc, events)
+    frames: list[DocFrame] = doc._.frames
+    events: list[DocFrame] = [{**frame, "slots": []} for frame in frames if frame["type"] in schema]
+    return to_strings(doc, [event for event in events if event["pos"] is not None and _lies_in(event, window)])
 
 
 class LessonMaker:
@@ -95,6 +92,6 @@ class LessonMaker:
         )
 
 
-def _lies_in(frame: dict[str, Any], window: Window) -> bool:
+def _lies_in(frame: DocFrame, window: Window) -> bool:
     places: Sequence[Any] = [frame["pos"], *(slot["pos"] for slot in frame["slots"])]
     return all(window.start <= place[0] and place[1] <= window.end for place in places if place is not None)

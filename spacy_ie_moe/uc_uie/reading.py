@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from spacy.tokens import Doc
 
 from .decoding import Answer
-from .doc_frames import make_frame
+from .doc_frames import DocFrame, make_frame
 from .frames import Frame, Issue, Schema, Slot, read_frames
 from .grounding import GroundedFrame, ground
 from .windows import Window, text_of
@@ -19,9 +18,7 @@ CUT = "cut"
 """Kind of issue: the answer was as long as ``max_new_tokens`` allows and had not come to an end."""
 
 
-def read_answer(
-    doc: Doc, window: Window, answer: Answer, schema: Schema
-) -> tuple[list[dict[str, Any]], list[Issue]]:
+def read_answer(doc: Doc, window: Window, answer: Answer, schema: Schema) -> tuple[list[DocFrame], list[Issue]]:
     """The frames of an answer about a window of ``doc``, with scores, and what of it was left out."""
     part = text_of(doc, window)
     frames, issues = read_frames(answer.text, schema)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 from spacy.tokens import Doc, Span
 
-from .doc_frames import frame_key, sort_frames
+from .doc_frames import DocFrame, frame_key, sort_frames
 from .prompts import Prompter
 
 OVERLAP = 0.25
@@ -29,24 +30,24 @@ def make_windows(doc: Doc, prompter: Prompter, limit: int) -> list[Window]:
     """
     if not len(doc):
         return []
-    if len(doc.text) <= limit:  # no token is shorter than a character
+    if len(doc.text.encode("utf8", "replace")) <= limit:  # no token is shorter than a byte
         return [Window(0, len(doc))]
     sizes = [len(prompter.tokens(token.text_with_ws)) for token in doc]  # at most so many: a text has fewer
     before = [0, *accumulate(sizes)]
     windows: list[Window] = []
-    start = 0
-    while True:
-        end = start + 1
-        while end < len(doc) and before[end + 1] - before[start] <= limit:
-            end += 1
-        if end == len(doc):
-            return [*windows, Window(start, end)]
-        end = _border(doc, start, end)
+    start = last = 0
+    while last < len(doc):
+        end = bisect_right(before, before[start] + limit) - 1
+        if end <= last < len(doc) and start < last:  # the overlap leaves no room for anything new
+            start += 1
+            continue
+        end = max(end, start + 1)
+        if end < len(doc) and (border := _border(doc, start, end)) > last:
+            end = border
         windows.append(Window(start, end))
-        again = max(start + 1, end)
-        while again - 1 > start and before[end] - before[again - 1] <= OVERLAP * limit:
-            again -= 1
-        start = again
+        last = end
+        start = min(last, max(start + 1, bisect_left(before, before[last] - OVERLAP * limit)))
+    return windows
 
 
 def _border(doc: Doc, start: int, end: int) -> int:
@@ -63,31 +64,31 @@ def text_of(doc: Doc, window: Window) -> Span:
     return doc[window.start : window.end]
 
 
-def merge_frames(frames: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def merge_frames(frames: Iterable[DocFrame]) -> list[DocFrame]:
     """Frames of overlapping windows: each once, with its highest score, and the more complete one of two.
 
     A frame goes where another has its type and filler, and all of its slots and more: it was cut by a border.
     """
-    best: dict[Any, dict[str, Any]] = {}
+    best: dict[Any, DocFrame] = {}
     for frame in frames:
         key = frame_key(frame)
         if key not in best or frame["score"] > best[key]["score"]:
             best[key] = frame
-    by_filler: dict[Any, list[dict[str, Any]]] = {}
+    by_filler: dict[Any, list[DocFrame]] = {}
     for frame in best.values():
         by_filler.setdefault((frame["type"], _position(frame)), []).append(frame)
     kept = [frame for group in by_filler.values() for frame in group if not _is_part(frame, group)]
     return sort_frames(kept)
 
 
-def _is_part(frame: dict[str, Any], others: Sequence[dict[str, Any]]) -> bool:
+def _is_part(frame: DocFrame, others: Sequence[DocFrame]) -> bool:
     slots = _slots(frame)
     return any(slots < _slots(other) for other in others)
 
 
-def _slots(frame: dict[str, Any]) -> set[tuple[Any, ...]]:
+def _slots(frame: DocFrame) -> set[tuple[Any, ...]]:
     return {(slot["type"], *slot["pos"]) for slot in frame["slots"]}
 
 
-def _position(frame: dict[str, Any]) -> tuple[int, ...] | None:
+def _position(frame: DocFrame) -> tuple[int, ...] | None:
     return None if frame["pos"] is None else tuple(frame["pos"])

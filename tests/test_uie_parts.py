@@ -1,0 +1,201 @@
+"""The small parts of ``uc_uie``: windows, the reading of answers, gold annotations as lessons, the compact model."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import pytest
+import spacy
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import BertConfig, BertModel
+
+from spacy_ie_moe.relations import make_relation
+from spacy_ie_moe.uc_uie.compact import OFFSET, make_compact, new_compact, train_tokenizer
+from spacy_ie_moe.uc_uie.decoding import Answer
+from spacy_ie_moe.uc_uie.doc_frames import new_frame
+from spacy_ie_moe.uc_uie.frames import UNGROUNDABLE, UNKNOWN_TYPE, Schema
+from spacy_ie_moe.uc_uie.gold import LessonMaker, given_events, gold_frames, task_of
+from spacy_ie_moe.uc_uie.lessons import LessonSettings
+from spacy_ie_moe.uc_uie.prompts import Prompter
+from spacy_ie_moe.uc_uie.reading import CUT, read_answer
+from spacy_ie_moe.uc_uie.windows import Window, make_windows, merge_frames
+
+from .conftest import make_tokenizer
+from .uie import SCHEMAS, TEXTS, make_docs, make_tiny_tokenizer
+
+nlp = spacy.blank("en")
+
+
+@pytest.fixture(scope="module")
+def prompter() -> Prompter:
+    return Prompter(make_tiny_tokenizer())
+
+
+# --- windows --------------------------------------------------------------------------------------------------
+
+WORDS = st.lists(st.sampled_from(["a", "soup", "Sorbonne", ".", "日本", "x" * 30]), max_size=60)
+
+
+@given(words=WORDS, limit=st.integers(1, 40))
+def test_windows_cover_the_document_and_fit(prompter, words, limit):
+    doc = spacy.tokens.Doc(nlp.vocab, words=words)
+    windows = make_windows(doc, prompter, limit)
+    assert {i for window in windows for i in range(*window)} == set(range(len(doc)))
+    for window in windows:
+        assert window.end - window.start == 1 or len(prompter.tokens(doc[window.start : window.end].text)) <= limit
+    assert all(one < other and one.end < other.end for one, other in itertools.pairwise(windows))
+
+
+def test_windows_end_with_sentences(prompter):
+    doc = nlp("The soup was great . The waiter was rude . The wine was good . The end came .")
+    for token in doc:
+        token.is_sent_start = token.i == 0 or doc[token.i - 1].text == "."
+    windows = make_windows(doc, prompter, 30)
+    assert len(windows) > 1
+    assert all(doc[window.end].is_sent_start for window in windows[:-1])
+
+
+def frame(kind: str, pos: tuple[int, int] | None, slots=(), score: float = 1.0) -> dict:
+    return new_frame(nlp.make_doc("a b c d e f g h"), kind, pos, slots, score)
+
+
+def test_frames_of_two_windows_are_merged():
+    cut = frame("Speech", (1, 2), [("Speaker", (0, 1))], 0.9)
+    whole = frame("Speech", (1, 2), [("Speaker", (0, 1)), ("Place", (3, 4))], 0.5)
+    twice = [frame("PER", (0, 1), score=0.2), frame("PER", (0, 1), score=0.7)]
+    other = frame("Speech", (1, 2), [("Speaker", (5, 6))], 0.3)
+    merged = merge_frames([cut, *twice, whole, other])
+    assert [(each["type"], each["score"]) for each in merged] == [("PER", 0.7), ("Speech", 0.5), ("Speech", 0.3)]
+    assert merge_frames(merged) == merged
+
+
+# --- answers --------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_geometric_means_of_the_tokens_of_a_frame():
+    doc = nlp("Bob met Ann .")
+    text = " {(PER: Bob): []} {(PER: Ann): []}"
+    first, second = text.index("} ") + 1, len(text)
+    answer = Answer(text, [5, first, second], [math.log(0.25), math.log(1.0), math.log(0.5)])
+    frames, issues = read_answer(doc, Window(0, 4), answer, Schema.of(["PER"]))
+    assert [each["text"] for each in frames] == ["Bob", "Ann"]
+    assert [each["score"] for each in frames] == pytest.approx([0.5, 0.5])
+    assert issues == []
+
+
+def test_answers_about_a_window_lie_where_the_window_is():
+    doc = nlp("Bob met Ann . Bob left .")
+    answer = Answer(" {(Left: left): [(Who: Bob)]}", [29], [0.0])
+    frames, _ = read_answer(doc, Window(4, 7), answer, Schema.of({"Left": ["Who"]}))
+    assert frames[0]["pos"] == [5, 6]
+    assert frames[0]["slots"][0]["pos"] == [4, 5]
+
+
+def test_what_is_left_out_is_said():
+    doc = nlp("Bob met Ann .")
+    answer = Answer(" {(LOC: Bob): []} {(PER: Eve): []} {(PER: Ann): []}", [51], [0.0], finished=False)
+    frames, issues = read_answer(doc, Window(0, 4), answer, Schema.of(["PER"]))
+    assert [each["text"] for each in frames] == ["Ann"]
+    assert [issue.kind for issue in issues] == [UNKNOWN_TYPE, UNGROUNDABLE, CUT]
+
+
+# --- gold -----------------------------------------------------------------------------------------------------
+
+
+def test_the_task_is_the_documents_or_else_that_of_the_schema():
+    doc = nlp("x")
+    assert task_of(doc, Schema.of(["PER"])) == "NER"
+    assert task_of(doc, Schema.of({"a": ["head", "tail"]})) == "RE"
+    doc._.uie_task = "ED"
+    assert task_of(doc, Schema.of({"a": ["b"]})) == "ED"
+
+
+def test_entities_and_relations_are_gold_where_there_are_no_frames():
+    doc = nlp("Bob works for Acme")
+    doc.set_ents([doc.char_span(0, 3, label="PER"), doc.char_span(14, 18, label="ORG")])
+    doc._.relations = [make_relation(doc[0:1], doc[3:4], "works for"), make_relation(doc[3:4], doc[0:1], "owns")]
+    schema = Schema.of({"PER": [], "works for": ["subject", "object"]})
+    assert [
+        (each["type"], each["pos"], [slot["pos"] for slot in each["slots"]]) for each in gold_frames(doc, schema)
+    ] == [
+        ("PER", [0, 1], []),
+        ("works for", None, [[0, 1], [3, 4]]),
+    ]
+
+
+@pytest.mark.parametrize("capability", [None, "judging", "locating", "associating"])
+@pytest.mark.parametrize("task", list(SCHEMAS))
+def test_lessons_of_every_task_and_capability(prompter, task, capability):
+    doc = next(doc for doc in make_docs(nlp.vocab) if doc._.uie_task == task)
+    maker = LessonMaker(prompter, limit=100, settings=LessonSettings.plain())
+    lesson = maker(doc, Schema.of(SCHEMAS[task]), random.Random(0), capability=capability)
+    if task == "NER" and capability == "associating":
+        assert lesson is None
+        return
+    assert lesson.capability == capability
+    tokens = maker.tokens(lesson)
+    assert prompter.read(tokens.target).text == lesson.target
+    assert prompter.read(tokens.instruction[1:]).text == lesson.instruction
+
+
+def test_a_lesson_on_a_window_has_the_frames_in_it(prompter):
+    doc = nlp("Bob met Ann . " * 10)
+    doc._.frames = [new_frame(doc, "PER", (i, i + 1), ()) for i in range(0, 40, 4)]
+    maker = LessonMaker(prompter, limit=20, settings=LessonSettings.plain())
+    rng = random.Random(0)
+    for _ in range(20):
+        lesson = maker(doc, Schema.of(["PER"]), rng)
+        assert lesson.target.count("PER: Bob") == lesson.body.count("Bob") > 0
+
+
+def test_an_empty_document_has_no_lesson(prompter):
+    assert LessonMaker(prompter, limit=20)(nlp(""), Schema.of(["PER"]), random.Random(0)) is None
+
+
+def test_the_events_whose_arguments_are_asked_for_are_given():
+    doc = nlp("Bob left . Ann left .")
+    doc._.frames = [new_frame(doc, "Left", (1, 2), [("Who", (0, 1))]), new_frame(doc, "Left", (4, 5), ())]
+    events = given_events(doc, Window(0, 3), Schema.of({"Left": ["Who"]}))
+    assert [(event.type, event.filler, event.slots) for event in events] == [("Left", "left", ())]
+
+
+# --- the compact model ----------------------------------------------------------------------------------------
+
+
+def test_the_compact_model_has_the_encoders_blocks(tmp_path):
+    make_tokenizer(tmp_path)
+    pieces = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    torch.manual_seed(0)
+    encoder = BertModel(
+        BertConfig(
+            vocab_size=pieces.get_vocab_size(), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+            num_attention_heads=4, max_position_embeddings=64,
+        ),
+        add_pooling_layer=False,
+    ).eval()  # fmt: skip
+    tokenizer = train_tokenizer(TEXTS, 400)
+    model = make_compact(encoder, pieces, tokenizer).eval()
+    decoder = model.model.decoder
+    # On the same vectors and with one word alone, where there is nothing to mask, the blocks compute the same.
+    vectors = torch.randn(3, 1, 32)
+    ours = theirs = vectors
+    for one, other in zip(decoder.layers, encoder.encoder.layer, strict=True):
+        ours = one(ours, attention_mask=None)[0]
+        theirs = other(theirs)[0]
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert decoder.embed_positions.weight.shape[0] == 64 + OFFSET
+    ids = torch.tensor([tokenizer(TEXTS[0])["input_ids"]])
+    with torch.no_grad():
+        logits = model(ids, attention_mask=torch.ones_like(ids)).logits
+        again = model(ids[:, :5], attention_mask=torch.ones(1, 5)).logits
+    assert torch.allclose(logits[:, :5], again, atol=1e-5)  # it is causal
+
+
+def test_a_random_compact_model_is_made_without_an_encoder():
+    model = new_compact(train_tokenizer(TEXTS, 400))
+    assert model.num_parameters() < 200_000
