@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 
 from spacy_ie_moe.corpora.reader import make_example
+from spacy_ie_moe.uc_uie.frames import EMPTY, SURPLUS
 from spacy_ie_moe.uc_uie.windows import make_windows
 
 from .uie import MIXED, SCHEMAS, TEXTS, make_docs, save_tiny_llama
@@ -306,3 +309,33 @@ def test_a_hard_router_takes_the_capabilities_of_the_task(base):
         pipe(example.predicted)
         gates[example.reference._.uie_task] = pipe.bundle.network.tuner.gates[0, 0].tolist()
     assert gates == {"NER": [1, 1, 0], "RE": [1, 1, 1], "EE": [1, 1, 1], "ABSA": [1, 1, 1]}
+
+
+def test_the_routing_of_a_document_can_be_read(base):
+    nlp = stir(make_nlp(base))
+    routings = nlp.get_pipe("uc_uie").routing(nlp.make_doc(TEXTS[0]))
+    assert [routing.task for routing in routings] == ["NER", "RE", "EE", "ABSA"]
+    for routing in routings:
+        assert routing.gates.shape == (6, 3)  # three linears in each of two layers
+        assert ((routing.gates > 0) & (routing.gates < 1)).all()
+        assert set(routing.sub_experts) == {"judging", "locating", "associating"}
+        assert all(weights.sum(-1) == pytest.approx(1, abs=1e-5) for weights in routing.sub_experts.values())
+    assert not (routings[0].gates == routings[1].gates).all()
+    with pytest.raises(ValueError, match="no mixture of experts"):
+        make_nlp(base, model={"adapter": None}).get_pipe("uc_uie").routing(nlp.make_doc("x"))
+
+
+@pytest.mark.slow
+def test_500_documents_of_an_untrained_model_are_well_formed_and_grounded(tmp_path):
+    pytest.importorskip("llguidance")
+    nlp = stir(make_nlp(save_tiny_llama(tmp_path / "base", seed=3, spread=0.4)))
+    rng = random.Random(0)
+    signs = ["(", ")", "[", "]", "{", "}", "\\", ":", ",", "Null", "None", '"', "é", "日本", "😀", "can't", "3.5"]
+    words = [*" ".join(TEXTS).split(), *signs]
+    kinds: Counter[str] = Counter()
+    frames = 0
+    for doc in nlp.pipe(" ".join(rng.choices(words, k=rng.randint(1, 30))) for _ in range(500)):
+        frames += len(doc._.frames)
+        kinds.update(issue["kind"] for issue in doc._.uie_issues)
+    assert frames > 500
+    assert set(kinds) <= {EMPTY, SURPLUS}  # a copy too many, or the word Null as a filler

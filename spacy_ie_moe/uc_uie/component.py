@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import numpy as np
 from spacy import util
 from spacy.language import Language
 from spacy.pipeline.trainable_pipe import TrainablePipe
@@ -136,6 +137,19 @@ class Question(NamedTuple):
     window: Any
     task: str
     schema: Schema
+
+
+class Routing(NamedTuple):
+    """How a question about a document is routed through the adapted layers, from the first to the last.
+
+    task, types: what is asked. gates: [layers, 3], the weights of judging, locating and associating. sub_experts: by
+    capability [layers, Q], the mean weights of its sub-experts over the tokens; they sum to 1.
+    """
+
+    task: str
+    types: tuple[str, ...]
+    gates: np.ndarray
+    sub_experts: dict[str, np.ndarray]
 
 
 class Findings(NamedTuple):
@@ -331,6 +345,19 @@ class UCUIE(TrainablePipe):
             doc._.relations = to_relations(doc, found.frames, found.schema)
             if self.set_ents and "NER" in found.schema.by_task():
                 doc.set_ents(filter_spans(entities))
+
+    def routing(self, doc: Doc) -> list[Routing]:
+        """What each capability has to do with ``doc``: for each question that is asked of it how it is routed."""
+        from .instructions import build
+
+        network = self.bundle.network
+        network.eval()
+        routings = []
+        for question in self._questions(0, doc):
+            gates, weights = network.routing(build(question.task, question.schema), self._body(doc, question))
+            sub_experts = {name: values.cpu().numpy() for name, values in weights.items()}
+            routings.append(Routing(question.task, question.schema.names, gates.cpu().numpy(), sub_experts))
+        return routings
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 32) -> Iterator[Doc]:
         """Process a stream in order; if a batch fails its documents are tried one by one."""

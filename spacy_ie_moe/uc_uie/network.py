@@ -103,6 +103,23 @@ class ExtractionLM(nn.Module):
         """What the model writes for each body of the request."""
         return self.decoder(request)
 
+    @torch.inference_mode()
+    def routing(self, instruction: str, body: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """How a prompt is routed: the gates g' [linears, 3] (eq. 3), and the mean weights g_q [linears, Q] (eq. 6) of
+
+        its tokens by capability. Raises ``ValueError`` for a model without a mixture of experts.
+        """
+        tuner = self.tuner
+        if tuner is None:
+            raise ValueError("the model has no mixture of experts; expected model.adapter 'himoe' or a trained one.")
+        first, rest = self.prompter.instruction(instruction), self.prompter.tokens(body)
+        ids = torch.tensor([[*first, *rest]], device=self.device)
+        mask = torch.zeros_like(ids, dtype=torch.bool)
+        mask[:, : len(first)] = True
+        with last_logits(self.model, 1):
+            self.model(input_ids=ids, instruction_mask=mask)
+        return tuner.gates[:, 0], {name: weights[:, 0] for name, weights in tuner.sub_expert_weights().items()}
+
     def _collate(self, lessons: Sequence[Tokens]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Ids, mask, positions and instruction mask [B, L], padded on the left, and targets [B, T], -100 for none.
 
