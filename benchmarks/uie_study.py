@@ -52,8 +52,8 @@ class Run:
 
     def command(self, study: dict[str, Any]) -> list[str]:
         """``spacy train`` with the run's settings."""
-        settings = {**study.get("overrides", {}), **self.settings, "system.seed": self.seed}
-        settings |= {f"paths.{name}": study["corpora"][name] for name in ("train", "dev")}
+        corpora = {f"paths.{name}": study["corpora"][name] for name in ("train", "dev")}
+        settings = {**corpora, **study.get("overrides", {}), **self.settings, "system.seed": self.seed}
         command = [sys.executable, "-m", "spacy", "train", study["config"], "--output", str(self.folder)]
         for name, value in settings.items():
             command += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]

@@ -2,7 +2,8 @@
 
 corpora: convert the data sets of ``assets/uie``. base: make a compact language model and train it to write frames.
 sample: learn 200 sentences of each of four tasks by heart. train: the mixture of experts and plain LoRA on all four,
-scored on their test sets and on unseen ones, with a page in ``results``. smoke: the same on a few hand-written
+scored on their test sets and on unseen ones, with a page in ``results``. ablate, sub-experts, low-resource: the paper's
+other tables on the four tasks. smoke: the same on a few hand-written
 sentences with a random model, to see that all of it runs.
 """
 
@@ -14,12 +15,18 @@ from typing import Annotated
 
 import typer
 
-LISTS = {False: ("base", "tasks", "sample"), True: ("smoke",)}
+LISTS = {False: ("base", "tasks", "sample", "low_resource"), True: ("smoke",)}
+STUDIES = {
+    "train": "uie",
+    "ablate": "uie_ablation",
+    "sub-experts": "uie_sub_experts",
+    "low-resource": "uie_low_resource",
+}
 BASE = "training/uie_base/packed"
 
 
 def main(
-    step: Annotated[str, typer.Argument(help="corpora, base, sample or train.")],
+    step: Annotated[str, typer.Argument(help="corpora, base, sample, train, ablate, sub-experts or low-resource.")],
     smoke: Annotated[str, typer.Option(help="true: a few sentences and steps only.")] = "false",
     encoder: Annotated[str, typer.Option(help="The encoder that the compact model is made of.")] = "",
     seeds: Annotated[str, typer.Option(help="Seeds of the adapters.")] = "0",
@@ -38,10 +45,10 @@ def main(
         _train_base(small, encoder, 6 if small else base_steps)
     elif step == "sample":
         _study("uie_sample", seeds, 8 if small else sample_steps, 0, jobs)
-    elif step == "train":
-        _study("uie", seeds, 8 if small else steps, 3 if small else limit, jobs)
+    elif step in STUDIES:
+        _study(STUDIES[step], seeds, 8 if small else steps, 3 if small else limit, jobs)
     else:
-        raise typer.BadParameter(f"STEP is {step!r}; expected corpora, base, sample or train.")
+        raise typer.BadParameter(f"STEP is {step!r}; expected corpora, base, sample, {', '.join(STUDIES)}.")
 
 
 def _train_base(small: bool, encoder: str, steps: int) -> None:

@@ -339,3 +339,23 @@ def test_500_documents_of_an_untrained_model_are_well_formed_and_grounded(tmp_pa
         kinds.update(issue["kind"] for issue in doc._.uie_issues)
     assert frames > 500
     assert set(kinds) <= {EMPTY, SURPLUS}  # a copy too many, or the word Null as a filler
+
+
+@pytest.mark.parametrize("adapter", ["himoe", "lora"])
+def test_gradient_checkpointing_learns_the_same(base, adapter):
+    learnt = []
+    for checkpointing in (False, True):
+        settings = {"target_modules": ["up_proj", "down_proj"]}
+        nlp = make_nlp(
+            base,
+            schema={},
+            model={"adapter": adapter, "adapter_settings": settings, "gradient_checkpointing": checkpointing},
+        )
+        examples = learnable(nlp)
+        torch.manual_seed(0)
+        optimizer = nlp.initialize(lambda examples=examples: examples)
+        for _ in range(2):
+            nlp.update(examples, sgd=optimizer)
+        network = nlp.get_pipe("uc_uie").bundle.network
+        learnt.append([p.detach() for p in network.parameters() if p.requires_grad])
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*learnt, strict=True))

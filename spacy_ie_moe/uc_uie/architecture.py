@@ -62,6 +62,7 @@ def build_uc_uie(
     gamma: float = 0.1,
     beta: float = 0.1,
     mixed_precision: bool = False,
+    gradient_checkpointing: bool = False,
     device: str | None = None,
 ) -> Model:
     """``spacy_ie_moe.UCUIE.v1``: a causal language model that writes frames; its options are those of ``LMSettings``.
@@ -80,6 +81,7 @@ def build_uc_uie(
         gamma=gamma,
         beta=beta,
         mixed_precision=mixed_precision,
+        gradient_checkpointing=gradient_checkpointing,
     )
     return wrap_network(
         "uc_uie", LMCodec(asdict(settings)), learning=Learning(), device=device, convert_outputs=to_losses

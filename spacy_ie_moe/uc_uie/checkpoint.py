@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from .lm import tuner_of
 from .network import ExtractionLM
 from .prompts import Prompter
 
@@ -30,7 +31,7 @@ class LMSettings:
     new), a folder or hub id of a trained one, or None: then all of the base is trained. adapter_settings: of a new
     one (``HiMoEConfig``, ``peft.LoraConfig``). precision: of the base: "float32", "bfloat16", or "int8" and "nf4" by
     bitsandbytes. save_base: whether the base is saved too, or only its name. gamma, beta, mixed_precision: of
-    ``ExtractionLM``.
+    ``ExtractionLM``. gradient_checkpointing: in training, compute each layer twice instead of keeping what is in it.
     """
 
     base: str
@@ -42,6 +43,7 @@ class LMSettings:
     gamma: float = 0.1
     beta: float = 0.1
     mixed_precision: bool = False
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -140,6 +142,10 @@ def load_folder(folder: Path, settings: LMSettings) -> LMBundle:
 
 
 def _bundle(model: Any, tokenizer: Any, settings: LMSettings) -> LMBundle:
+    if settings.gradient_checkpointing:
+        tuner = tuner_of(model)
+        options = {"use_reentrant": False} if tuner is None else tuner.checkpointing_kwargs()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
     network = ExtractionLM(
         model,
         Prompter(tokenizer),

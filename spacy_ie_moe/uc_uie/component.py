@@ -62,6 +62,7 @@ save_base = true
 gamma = 0.1
 beta = 0.1
 mixed_precision = false
+gradient_checkpointing = false
 device = null
 """)["uc_uie"]
 

@@ -70,7 +70,7 @@ class Decoder:
     def __init__(self, model: Any, prompter: Prompter) -> None:
         self.model = model
         self.prompter = prompter
-        self._prefixes: OrderedDict[tuple[str, tuple[int, ...] | None], Prefix] = OrderedDict()
+        self._prefixes: OrderedDict[tuple[Any, ...], Prefix] = OrderedDict()
         self._lock = RLock()
 
     def forget(self) -> None:
@@ -93,7 +93,8 @@ class Decoder:
         return answers
 
     def _prefix(self, request: Request) -> Prefix:
-        key = (request.instruction, request.routes)
+        active = getattr(self.model, "active_adapter", None)
+        key = (request.instruction, request.routes, active, str(self.model.device))
         if key in self._prefixes:
             self._prefixes.move_to_end(key)
         else:

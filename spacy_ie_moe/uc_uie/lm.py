@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,12 @@ def routes_by_task(model: Any) -> bool:
     """Whether a task's capabilities are its gates: the model has a mixture of experts with a hard router."""
     tuner = tuner_of(model)
     return tuner is not None and tuner.peft_config[tuner.active_adapters[0]].router == "hard"
+
+
+def takes_positions(model: Any) -> bool:
+    """Whether the model can be told where in the text tokens are; others have no absolute positions."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "position_ids" in inspect.signature(base.forward).parameters
 
 
 def longest_text(model: Any) -> int:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .decoding import Answer, Decoder, Request
-from .lm import last_logits, tuner_of
+from .lm import last_logits, takes_positions, tuner_of
 from .prompts import Prompter
 
 
@@ -74,22 +74,22 @@ class ExtractionLM(nn.Module):
     def forward(self, batch: LessonBatch) -> dict[str, Tensor]:
         """The terms of the loss by name, weighted; their sum is what is learnt from."""
         self.decoder.forget()  # what it keeps is of weights that are about to change
-        ids, mask, positions, instruction, targets = self._collate(batch.lessons)
+        ids, mask, instruction, targets = self._collate(batch.lessons)
         routes = torch.tensor([lesson.routes for lesson in batch.lessons], dtype=torch.float32, device=self.device)
-        routing: dict[str, Any] = {}
+        options: dict[str, Any] = {}
+        if takes_positions(self.model):
+            options["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)  # padding is on the left
         if self.tuner is not None:
             answer = torch.zeros_like(instruction)
             answer[:, -targets.shape[1] :] = targets != -100
-            routing = {
-                "instruction_mask": instruction,
-                "routes": routes if batch.forced else None,
-                "loss_mask": answer,
-            }
+            options["instruction_mask"] = instruction
+            options["routes"] = routes if batch.forced else None
+            options["loss_mask"] = answer
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision),
             last_logits(self.model, targets.shape[1] + 1),
         ):
-            output = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **routing)
+            output = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **options)
         logits = output.logits[:, :-1].float().flatten(0, 1)
         losses = {"task": F.cross_entropy(logits, targets.flatten(), ignore_index=-100)}
         if self.tuner is not None:
@@ -120,8 +120,8 @@ class ExtractionLM(nn.Module):
             self.model(input_ids=ids, instruction_mask=mask)
         return tuner.gates[:, 0], {name: weights[:, 0] for name, weights in tuner.sub_expert_weights().items()}
 
-    def _collate(self, lessons: Sequence[Tokens]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Ids, mask, positions and instruction mask [B, L], padded on the left, and targets [B, T], -100 for none.
+    def _collate(self, lessons: Sequence[Tokens]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Ids, mask and instruction mask [B, L], padded on the left, and targets [B, T], -100 for none.
 
         Targets end where the rows end, so the head sees no other positions.
         """
@@ -137,6 +137,5 @@ class ExtractionLM(nn.Module):
             mask[row, start:] = 1
             instruction[row, start : start + len(lesson.instruction)] = True
             targets[row, answer - len(lesson.target) :] = torch.tensor(lesson.target)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
         device = self.device
-        return ids.to(device), mask.to(device), positions.to(device), instruction.to(device), targets.to(device)
+        return ids.to(device), mask.to(device), instruction.to(device), targets.to(device)
