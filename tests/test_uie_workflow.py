@@ -1,0 +1,45 @@
+"""The workflow ``train-uie`` on a few sentences: that all of it runs, from the conversions to the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.uie_study import write_page
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_smoke_workflow_writes_its_pages(tmp_path):
+    for name in ("assets/uie", "assets/studies", "configs", "benchmarks"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "project.yml", tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "spacy", "project", "run", "train-uie", ".", "--vars.smoke", "true"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    rows = json.loads((tmp_path / "results/uie/results.json").read_text())
+    assert [row["variant"] for row in rows] == ["UC-UIE", "plain LoRA"]
+    assert set(rows[0]["tests"]) == set(json.loads((ROOT / "assets/studies/uie.json").read_text())["tests"])
+    assert "| 14res | ABSA |" in (tmp_path / "results/uie/README.md").read_text()
+    assert (tmp_path / "results/uie_sample/README.md").is_file()
+
+
+def test_the_page_shows_means_and_spreads():
+    def row(seed: int, value: float | None) -> dict:
+        scores = dict.fromkeys(("uie_re_f", "uie_trig_f", "uie_arg_f", "uie_absa_f"))
+        shares = dict.fromkeys(("uie_malformed", "uie_ungroundable", "uie_unknown_type"), 0.0)
+        return {
+            "variant": "A", "seed": seed, "seconds": 10.0, "trainable": 1234,
+            "tests": {"set": {"uie_ner_f": value, **scores, **shares}},
+        }  # fmt: skip
+
+    page = write_page({"variants": {"A": {}}, "tests": {"set": ""}}, [row(0, 0.5), row(1, 0.7)], 100)
+    assert "| set | NER | 60.0 ± 14.1 |" in page
+    assert "RE" not in page
+    assert "seeds 0, 1" in page
+    assert "| trained parameters | 1,234 |" in page
