@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypedDict
 
 from spacy.tokens import Doc, Span
 
+from . import extensions
+
 
 class Relation(TypedDict):
     """One relation of a document.
@@ -149,28 +151,9 @@ _EXTENSIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def _register() -> None:
-    """Register the extensions; another package's of the same name is left alone until ours is needed.
-
-    spaCy imports this module for every pipeline, also for those without relations.
-    """
-    for name, definition in _EXTENSIONS.items():
-        if not Doc.has_extension(name):
-            Doc.set_extension(name, **definition)
-
-
 def require_extensions() -> None:
     """Raise ``ValueError`` if another package holds the name of one of our extensions."""
-    _register()
-    for name, definition in _EXTENSIONS.items():
-        default, _, getter, setter = Doc.get_extension(name)
-        same = default == definition.get("default") and getter is definition.get("getter") and setter is None
-        if not same:
-            raise ValueError(
-                f"Doc._.{name} is already registered by another package (default {default!r}, getter {getter!r}); "
-                f"spacy_ie_moe needs the name: import spacy_ie_moe first or remove the other extension."
-            )
+    extensions.require(_EXTENSIONS)
 
 
-_register()
-
+extensions.register(_EXTENSIONS)

@@ -15,7 +15,6 @@ from spacy.util import logger
 from spacy.vocab import Vocab
 
 from ..relations import check_relation, require_extensions
-from ..uc_uie import doc_frames  # noqa: F401 registers Doc._.frames
 from .conversion import SPAN_KEY
 
 
