@@ -29,15 +29,18 @@ def main(
     pipe: Any = spacy.load(pipeline).get_pipe("uc_uie")
     gates: dict[str, list[np.ndarray]] = defaultdict(list)
     experts: dict[str, list[np.ndarray]] = defaultdict(list)
+    names: dict[str, list[str]] = {}
     for path in files:
         for doc in islice(read_docs(path, Vocab()), documents):
             for routing in pipe.routing(make_example(doc, gold_ents=False).predicted):
+                names[routing.task] = list(routing.sub_experts)
                 gates[routing.task].append(routing.gates.mean(0))
                 experts[routing.task].append(np.stack([w.mean(0) for w in routing.sub_experts.values()]))
-    names = list(routing.sub_experts)
+    if not gates:
+        raise typer.BadParameter("FILES hold no documents with text; expected at least one.")
     tasks = list(gates)
     gate_map = np.stack([np.mean(gates[task], axis=0) for task in tasks])
-    rows = [f"{task}-{name}" for task in tasks for name in names]
+    rows = [f"{task}-{name}" for task in tasks for name in names[task]]
     expert_map = np.concatenate([np.mean(experts[task], axis=0) for task in tasks])
     _print("gates", tasks, ["judging", "locating", "associating"], gate_map)
     _print("sub-experts", rows, [str(n + 1) for n in range(expert_map.shape[1])], expert_map)

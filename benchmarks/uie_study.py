@@ -10,8 +10,10 @@ variants; ``variants``, by name what differs.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,7 +30,7 @@ import typer
 
 from spacy_ie_moe.corpora.reader import create_relation_corpus
 
-from .study import TUNED_MALLOC
+from .study import PACKAGE, TUNED_MALLOC, VERSIONS
 
 SCORES = {
     "uie_ner_f": "NER",
@@ -99,10 +101,23 @@ def _runs(study: dict[str, Any], output: Path, base: str, seeds: list[int], step
             yield Run(variant, seed, everything, output / slug / str(seed))
 
 
+def _fingerprint(run: Run, study: dict[str, Any]) -> str:
+    """Of what a training depends on: settings, config, corpora, base, the package's code and the libraries."""
+    digest = hashlib.sha256(json.dumps([run.command(study), VERSIONS]).encode())
+    corpora = [Path(value) for name, value in run.settings.items() if name == "paths.train"]
+    base = sorted(path for path in Path(run.settings["paths.base"]).glob("*") if path.is_file())
+    code = sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("uc_uie/**/*.py")])
+    for path in (Path(study["config"]), *map(Path, study["corpora"].values()), *corpora, *base, *code):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def _do(run: Run, study: dict[str, Any], jobs: int) -> bool:
-    """Train a run unless that is done; whether it worked."""
-    if (run.folder / "seconds.json").is_file():
+    """Train a run unless just this was done; whether it worked."""
+    done, fingerprint = run.folder / "run.json", _fingerprint(run, study)
+    if done.is_file() and json.loads(done.read_text("utf8"))["fingerprint"] == fingerprint:
         return True
+    shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     environment = {**TUNED_MALLOC, **os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
@@ -110,13 +125,14 @@ def _do(run: Run, study: dict[str, Any], jobs: int) -> bool:
     with open(f"{run.folder}.log", "w", encoding="utf8") as log:
         if subprocess.call(run.command(study), stdout=log, stderr=subprocess.STDOUT, env=environment):
             return False
-    (run.folder / "seconds.json").write_text(json.dumps(time.perf_counter() - started), "utf8")
+    done.write_text(json.dumps({"fingerprint": fingerprint, "seconds": time.perf_counter() - started}), "utf8")
     return True
 
 
 def _scored(run: Run, study: dict[str, Any], limit: int) -> dict[str, Any]:
-    """The scores of a run on every test set; kept beside it."""
-    file = run.folder / f"scores-{limit}.json"
+    """The scores of a run on every test set; kept beside it, until it is trained anew."""
+    tests = hashlib.sha256(b"".join(Path(path).read_bytes() for path in study["tests"].values())).hexdigest()
+    file = run.folder / f"scores-{limit}-{tests[:12]}.json"
     if file.is_file():
         return json.loads(file.read_text("utf8"))
     nlp = spacy.load(run.folder / "model-last")
@@ -125,7 +141,7 @@ def _scored(run: Run, study: dict[str, Any], limit: int) -> dict[str, Any]:
     row: dict[str, Any] = {
         "variant": run.variant,
         "seed": run.seed,
-        "seconds": json.loads((run.folder / "seconds.json").read_text("utf8")),
+        "seconds": json.loads((run.folder / "run.json").read_text("utf8"))["seconds"],
         "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
         "tests": {},
     }
@@ -151,10 +167,11 @@ def write_page(study: dict[str, Any], rows: list[dict[str, Any]], limit: int) ->
     lines = [
         "# uc_uie: " + study.get("title", "results"),
         "",
-        f"Offset micro-F1 in percent; seeds {seeds}; the model after the last step, so nothing is chosen on these "
-        f"documents. {'All test documents.' if not limit else f'At most {limit} test documents of each set, drawn.'}",
+        f"In percent: offset micro-F1, and shares of malformed answers, fillers and types that had to be left out. "
+        f"Seeds {seeds}; the model after the last step, so nothing is chosen on these documents. "
+        f"{'All documents of each set.' if not limit else f'At most {limit} documents of each set, drawn.'}",
         "",
-        "| test set | score | " + " | ".join(variants) + " |",
+        "| documents | score | " + " | ".join(variants) + " |",
         "|---|---|" + "---|" * len(variants),
     ]
     for test in study["tests"]:

@@ -151,6 +151,8 @@ class TorchShim(Shim):
         import torch
 
         network = self.bundle.network
+        if self._adam is None and any(parameter.grad is not None for parameter in network.parameters()):
+            self._adam = _adam(network, self.learning)  # the gradients are those of other processes
         if self._adam is None:
             return  # no batch had anything to learn from yet, or all of it is frozen
         if optimizer.grad_clip:

@@ -28,7 +28,7 @@ from .corpora.conversion import SPAN_KEY
 from .scoring import Counts, Triple, check_same_text, count_sets, token_boundaries
 from .triplet_scoring import Level
 from .uc_uie.doc_frames import check_frame
-from .uc_uie.frames import MALFORMED, TRUNCATED, UNGROUNDABLE, UNKNOWN_TYPE
+from .uc_uie.frames import MALFORMED, TRUNCATED, UNGROUNDABLE, UNKNOWN_TYPE, Schema
 from .uc_uie.instructions import check_task
 
 Place = Callable[[Sequence[int]], Hashable]
@@ -202,7 +202,7 @@ def _asked_types(reference: Doc) -> Collection[str] | None:
     """The types that a document is annotated for; None: any."""
     if reference._.uie_schema is None:
         return None
-    return {*reference._.uie_schema, *(frame["type"] for frame in reference._.frames)}
+    return {*Schema.of(reference._.uie_schema).names, *(frame["type"] for frame in reference._.frames)}
 
 
 class _Frames:

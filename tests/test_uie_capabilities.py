@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from spacy_ie_moe.uc_uie.capabilities import (
     LESSONS,
     associating_lesson,
-    build_stage1,
     draw_distractors,
     judging_lesson,
     locating_lesson,
@@ -24,7 +23,7 @@ from spacy_ie_moe.uc_uie.capabilities import (
 from spacy_ie_moe.uc_uie.frames import Frame, Slot, read_frames
 from spacy_ie_moe.uc_uie.grounding import ground
 from spacy_ie_moe.uc_uie.instructions import CAPABILITIES, CAPABILITY_POOLS, CAPABILITY_ROUTES
-from spacy_ie_moe.uc_uie.lessons import Item, Lesson, LessonSettings
+from spacy_ie_moe.uc_uie.lessons import Lesson, LessonSettings
 
 from .uie_golds import Gold, golds
 
@@ -219,22 +218,3 @@ def test_three_distractors_for_ten_spans() -> None:
     lessons = [associating_lesson(TEXT, [FOUNDED, BASED], "RE", SCHEMA, rng=rng) for _ in range(300)]
     counts = [lesson.body.count(" [") for lesson in lessons if lesson is not None]
     assert len(counts) == 300 and 3.8 < sum(counts) / 300 < 4.0, "three spans and 0.9 others"
-
-
-def test_stage_one_is_balanced() -> None:
-    entities = Item(TEXT, [Frame("PER", "Ada Hill")], "NER", ["PER", "LOC"])
-    relations = Item(TEXT, [FOUNDED], "RE", SCHEMA)
-    nothing = Item(TEXT, [], "NER", ["PER", "LOC"])
-    lessons = build_stage1([entities] * 20 + [relations] * 7 + [nothing] * 5, random.Random(0))
-    assert Counter(lesson.capability for lesson in lessons) == dict.fromkeys(CAPABILITIES, 7)
-    assert [lesson.capability for lesson in lessons] != sorted(str(lesson.capability) for lesson in lessons), "mixed"
-    assert lessons == build_stage1([entities] * 20 + [relations] * 7 + [nothing] * 5, random.Random(0))
-    judged = [lesson.task for lesson in lessons if lesson.capability == "judging"]
-    assert set(judged) == {"NER", "RE"}, "drawn from all"
-
-
-def test_stage_one_without_anything_to_join() -> None:
-    entities = Item(TEXT, [Frame("PER", "Ada Hill")], "NER", ["PER"])
-    lessons = build_stage1([entities] * 3, random.Random(0))
-    assert Counter(lesson.capability for lesson in lessons) == {"judging": 3, "locating": 3}
-    assert build_stage1([], random.Random(0)) == []

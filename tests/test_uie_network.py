@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from spacy_ie_moe.uc_uie import instructions
 from spacy_ie_moe.uc_uie.checkpoint import add_adapter
 from spacy_ie_moe.uc_uie.constraints import make_grammar
 from spacy_ie_moe.uc_uie.decoding import Request, _batches
-from spacy_ie_moe.uc_uie.frames import EMPTY, SURPLUS, Schema, read_frames
+from spacy_ie_moe.uc_uie.frames import SURPLUS, Frame, Schema, read_frames, write_frames
 from spacy_ie_moe.uc_uie.grounding import ground
 from spacy_ie_moe.uc_uie.network import ExtractionLM, LessonBatch, Tokens
 from spacy_ie_moe.uc_uie.prompts import Prompter
@@ -142,39 +143,33 @@ def test_answers_do_not_depend_on_the_batch(tokenizer, adapter, beams):
     assert [answer.text for answer in small] == [answer.text for answer in together]
 
 
-def test_a_kept_instruction_gives_what_reading_the_whole_prompt_gives(tokenizer):
-    network = make_network(tokenizer)
+def write_greedily(network: ExtractionLM, request: Request, body: str) -> tuple[list[int], list[float]]:
+    """The answer to a whole prompt, read anew for every token, and the log-probabilities of its tokens."""
+    prompter = network.prompter
+    instruction = prompter.instruction(request.instruction)
+    ids = [*instruction, *prompter.tokens(body)]
+    written, scores = [], []
+    while len(written) < request.max_new_tokens and prompter.end not in written:
+        whole = torch.tensor([ids + written])
+        mask = torch.zeros_like(whole, dtype=torch.bool)
+        mask[:, : len(instruction)] = True
+        routing = {} if network.tuner is None else {"instruction_mask": mask}
+        with torch.no_grad():
+            score, token = network.model(input_ids=whole, **routing).logits[0, -1].log_softmax(-1).max(-1)
+        written.append(token.item())
+        scores.append(score.item())
+    return written, scores
+
+
+@pytest.mark.parametrize("adapter", ["himoe", None])
+def test_a_kept_instruction_gives_what_reading_the_whole_prompt_gives(tokenizer, adapter):
+    network = make_network(tokenizer, adapter=adapter)
     request = ask()
     network.predict(request)  # now the instruction is kept
     for body, answer in zip(request.bodies, network.predict(request), strict=True):
-        prompter = network.prompter
-        instruction = prompter.instruction(request.instruction)
-        ids = [*instruction, *prompter.tokens(body)]
-        written = []
-        while len(written) < request.max_new_tokens:
-            whole = torch.tensor([ids + written])
-            mask = torch.zeros_like(whole, dtype=torch.bool)
-            mask[:, : len(instruction)] = True
-            with torch.no_grad():
-                token = network.model(input_ids=whole, instruction_mask=mask).logits[0, -1].argmax().item()
-            written.append(token)
-            if token == prompter.end:
-                break
-        assert prompter.read(written).text == answer.text
-
-
-def test_the_scores_are_the_probabilities_of_the_tokens(tokenizer):
-    network = make_network(tokenizer, adapter=None)
-    request = ask(texts=TEXTS[:1])
-    answer = network.predict(request)[0]
-    prompter = network.prompter
-    prompt = [*prompter.instruction(request.instruction), *prompter.tokens(request.bodies[0])]
-    tokens = prompter.tokens(answer.text)
-    with torch.no_grad():
-        logits = network.model(input_ids=torch.tensor([[*prompt, *tokens]])).logits[0].log_softmax(-1)
-    expected = [logits[len(prompt) + i - 1, token].item() for i, token in enumerate(tokens)]
-    if len(tokens) == len(answer.log_probabilities):  # else the text has another spelling in tokens
-        assert answer.log_probabilities == pytest.approx(expected, abs=1e-4)
+        written, scores = write_greedily(network, request, body)
+        assert network.prompter.read(written).text == answer.text
+        assert answer.log_probabilities == pytest.approx(scores[: len(answer.ends)], abs=1e-4)
 
 
 def test_training_makes_the_network_forget_what_it_kept(tokenizer):
@@ -206,10 +201,33 @@ def test_a_network_survives_pickling(tokenizer):
     assert again.predict(request) == expected
 
 
+def test_settings_that_a_model_brings_do_not_change_its_answers(tokenizer):
+    network = make_network(tokenizer, adapter=None)
+    expected = network.predict(ask())
+    defaults = network.model.generation_config
+    defaults.do_sample, defaults.temperature, defaults.repetition_penalty, defaults.num_beams = True, 3.0, 1.5, 2
+    assert network.predict(ask()) == expected
+
+
+def test_the_room_for_an_answer_is_that_of_its_own_prompt(tokenizer):
+    network = make_network(tokenizer, adapter=None)
+    request = ask()
+    longest = max(len(network.prompter.tokens(body)) for body in request.bodies)
+    network.model.config.max_position_embeddings = len(network.prompter.instruction(request.instruction)) + longest + 3
+    together = network.predict(request)
+    assert [answer.text for answer in together] == [network.predict(ask(texts=[text]))[0].text for text in TEXTS]
+    assert min(len(answer.ends) for answer in together) <= 3 < max(len(answer.ends) for answer in together)
+    network.model.config.max_position_embeddings = 20
+    with pytest.raises(ValueError, match="expected smaller types_at_once"):
+        ExtractionLM(network.model, network.prompter).eval().predict(ask(texts=["y"]))
+
+
 def test_batches_hold_no_more_tokens_than_asked_for():
     lengths = [5, 1, 9, 3, 3]
     order = sorted(range(5), key=lambda row: lengths[row])
-    batches = _batches(order, lengths, 10)
+    budgets = [7, 7, 7, 7, 6]
+    batches = _batches(order, lengths, budgets, 10)
+    assert all(len({budgets[row] for row in batch}) == 1 for batch in batches)
     assert sorted(row for batch in batches for row in batch) == [0, 1, 2, 3, 4]
     assert all(len(batch) == 1 or max(lengths[row] for row in batch) * len(batch) <= 10 for batch in batches)
 
@@ -235,7 +253,7 @@ def test_constrained_answers_are_frames_of_the_schema_with_words_of_the_text(tok
         assert answer.finished
         frames, issues = read_frames(answer.text, schema)
         _, ungrounded = ground(frames, text)
-        assert {issue.kind for issue in (*issues, *ungrounded)} <= {EMPTY, SURPLUS}
+        assert {issue.kind for issue in (*issues, *ungrounded)} <= {SURPLUS}
 
 
 def test_a_grammar_takes_gold_answers_and_no_others(tokenizer):
@@ -262,3 +280,20 @@ def test_a_grammar_takes_gold_answers_and_no_others(tokenizer):
     assert not accepts(" {(Birth: date: born): [(Place: Paris)]}")
     assert not accepts(" {(Travel: ): []}")
     assert not accepts("")
+    text = "Mr Null saw Alien: Romulus in 北京工作 (twice)"
+    schema = Schema.of(["T"])
+    grammar = llguidance.grammar_from("lark", make_grammar(schema, text, task="NER"))
+    for filler in ("Null", "Alien: Romulus", "北京", "工作", "(twice)", "Mr Null saw"):
+        assert accepts(f" {write_frames([Frame('T', filler)])}")
+    assert not accepts(" {(T: Null): []}")
+
+
+def test_scores_are_those_of_the_model_with_and_without_beams(tokenizer):
+    pytest.importorskip("llguidance")
+    network = make_network(tokenizer, adapter=None)
+    grammar = make_grammar(Schema.of(["x"]), "x", task="NER")  # leaves little choice, so both write the same
+    request = ask(texts=["x"], grammars=[grammar])
+    greedy, beams = (network.predict(replace(request, beams=count))[0] for count in (1, 4))
+    if greedy.text == beams.text:
+        assert greedy.log_probabilities == pytest.approx(beams.log_probabilities, abs=1e-4)
+    assert max(*greedy.log_probabilities, *beams.log_probabilities) < -0.1  # an untrained model is sure of nothing

@@ -48,6 +48,8 @@ def test_windows_cover_the_document_and_fit(prompter, words, limit):
     assert {i for window in windows for i in range(*window)} == set(range(len(doc)))
     for window in windows:
         assert window.end - window.start == 1 or len(prompter.tokens(doc[window.start : window.end].text)) <= limit
+    if len(windows) > 1 and limit > 30:  # a window holds what it can, but for the border of a word
+        assert len(prompter.tokens(doc[: windows[0].end + 1].text)) > limit - 2
     assert all(one < other and one.end < other.end for one, other in itertools.pairwise(windows))
 
 
@@ -69,9 +71,10 @@ def test_frames_of_two_windows_are_merged():
     whole = frame("Speech", (1, 2), [("Speaker", (0, 1)), ("Place", (3, 4))], 0.5)
     twice = [frame("PER", (0, 1), score=0.2), frame("PER", (0, 1), score=0.7)]
     other = frame("Speech", (1, 2), [("Speaker", (5, 6))], 0.3)
-    merged = merge_frames([cut, *twice, whole, other])
+    merged = merge_frames([cut, *twice, whole, other], overlapping=True)
     assert [(each["type"], each["score"]) for each in merged] == [("PER", 0.7), ("Speech", 0.5), ("Speech", 0.3)]
-    assert merge_frames(merged) == merged
+    assert merge_frames(merged, overlapping=True) == merged
+    assert len(merge_frames([cut, *twice, whole, other], overlapping=False)) == 4
 
 
 # --- answers --------------------------------------------------------------------------------------------------

@@ -41,5 +41,5 @@ def test_the_page_shows_means_and_spreads():
     page = write_page({"variants": {"A": {}}, "tests": {"set": ""}}, [row(0, 0.5), row(1, 0.7)], 100)
     assert "| set | NER | 60.0 ± 14.1 |" in page
     assert "RE" not in page
-    assert "seeds 0, 1" in page
+    assert "Seeds 0, 1" in page
     assert "| trained parameters | 1,234 |" in page

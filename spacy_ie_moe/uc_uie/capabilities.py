@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from .frames import Frame, FrameType, Schema, Slot
 from .grounding import GroundedFrame, ground
-from .instructions import CAPABILITIES, CAPABILITY_ROUTES, body, build, check_task
-from .lessons import Item, Lesson, LessonSettings, draw_types, draw_wording, known_frames, write_target
+from .instructions import CAPABILITY_ROUTES, body, build, check_task
+from .lessons import Lesson, LessonSettings, draw_types, draw_wording, known_frames, write_target
 
 Span = tuple[int, int]
 
@@ -145,23 +145,6 @@ def draw_distractors(text: str, taken: Sequence[Span], count: int, rng: random.R
         if all(end <= other_start or other_end <= start for other_start, other_end in [*taken, *drawn]):
             drawn.append((start, end))
     return drawn
-
-
-def build_stage1(items: Iterable[Item], rng: random.Random, *, settings: LessonSettings | None = None) -> list[Lesson]:
-    """As many lessons of each capability as the rarest has, mixed.
-
-    items: of any tasks. Where nothing is ever joined (entities only), judging and locating are balanced alone.
-    """
-    subsets: dict[str, list[Lesson]] = {}
-    for item in items:
-        for capability in CAPABILITIES:
-            lesson = LESSONS[capability](*item, rng=rng, settings=settings)
-            if lesson is not None:
-                subsets.setdefault(capability, []).append(lesson)
-    fewest = min(map(len, subsets.values()), default=0)
-    lessons = [lesson for subset in subsets.values() for lesson in rng.sample(subset, fewest)]
-    rng.shuffle(lessons)
-    return lessons
 
 
 LESSONS: dict[str, Callable[..., Lesson | None]] = {

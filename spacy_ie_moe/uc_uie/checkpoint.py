@@ -172,11 +172,10 @@ def _save_base(model: Any, folder: Path) -> None:
     base = model.get_base_model()
     tensors = {}
     for name, tensor in base.state_dict().items():
-        if ".base_layer." in name:
-            name = name.replace(".base_layer.", ".")
-        elif any(part.startswith(("himoe_", "lora_")) for part in name.split(".")):
-            continue
-        tensors[name] = tensor
+        parts = name.split(".")
+        if "modules_to_save" in parts or any(part.startswith(("himoe_", "lora_")) for part in parts):
+            continue  # of the adapter
+        tensors[".".join(part for part in parts if part not in ("base_layer", "original_module"))] = tensor
     base.save_pretrained(folder, state_dict=tensors, safe_serialization=True)
 
 

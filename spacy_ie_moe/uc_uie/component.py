@@ -4,6 +4,7 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -83,7 +84,7 @@ _COUNTS = ("types_at_once", "beams", "max_new_tokens", "text_tokens", "batch_tok
 
 @Language.factory(
     "uc_uie",
-    assigns=["doc._.frames", "doc._.relations", "doc.spans", "doc.ents"],
+    assigns=["doc._.frames", "doc._.uie_issues", "doc._.relations", "doc.spans", "doc.ents"],
     default_config=DEFAULTS,
     default_score_weights={"uie_f": 1.0},
 )
@@ -106,9 +107,9 @@ def make_uc_uie(
     scorer: Callable | None,
 ) -> "UCUIE":
     """The ``uc_uie`` component; see ``UCUIE`` for its options."""
-    if isinstance(schema, dict) and (odd := [name for name in schema if ":" in name or "=" in name]):
+    if isinstance(schema, dict) and (odd := [name for name, value in schema.items() if _is_odd(name, value)]):
         raise ValueError(
-            f"schema has the type {odd[0]!r}, a name that config files cannot have before '='; expected such types in "
+            f"schema has the type {odd[0]!r}, a name that config files cannot have as a key; expected such types in "
             f"a list, [{{'name': ..., 'slots': [...]}}], or in a JSON file."
         )
     return UCUIE(
@@ -129,6 +130,11 @@ def make_uc_uie(
         lessons=lessons,
         scorer=scorer,
     )
+
+
+def _is_odd(name: str, value: Any) -> bool:
+    """Whether a config file would read a key of a schema as something else."""
+    return ":" in name or "=" in name or name.startswith("@") or ("." in name and isinstance(value, dict))
 
 
 class Question(NamedTuple):
@@ -154,19 +160,19 @@ class Routing(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What was found in a document: frames as ``Doc._.frames`` has them, issues, and the schema it was asked for."""
+    """What was found in a document: frames as ``Doc._.frames`` has them, issues, and what was asked, by task."""
 
     frames: list[DocFrame]
     issues: list[Issue]
-    schema: Schema | None
+    asked: dict[str, Schema]
 
 
 class UCUIE(TrainablePipe):
     """Extracts the frames of a schema with a causal language model: UC-UIE.
 
-    Writes ``Doc._.frames``, ``Doc._.uie_issues`` (what the model wrote that had to be left out), entities to
-    ``doc.spans[spans_key]`` and, if ``set_ents``, to ``doc.ents``, and relations to ``Doc._.relations``; what was
-    there before is replaced.
+    Writes ``Doc._.frames``, ``Doc._.uie_issues`` (what the model wrote that had to be left out); where entities are
+    asked for, ``doc.spans[spans_key]`` and, if ``set_ents``, ``doc.ents``; where relations are, ``Doc._.relations``.
+    What was there before is replaced. Of ``EAE``, the arguments of given events, ``Doc._.frames`` holds the events.
 
     schema: frame types and their slots, as ``Schema.of`` takes them; ``Doc._.uie_schema`` of a document goes before
     it, and ``Doc._.uie_task`` before the tasks that follow from the slots. types_at_once: a larger schema is asked for
@@ -216,10 +222,12 @@ class UCUIE(TrainablePipe):
         if not is_whole_number(warming_steps, 0):
             raise ValueError(f"warming_steps is {warming_steps!r}; expected a whole number of at least 0.")
         self._warming_steps = warming_steps
-        self._lesson_settings = LessonSettings(**(lessons or {}))
+        self._lesson_settings = _lesson_settings(lessons or {})
+        self._learnt: Counter[str] = Counter()
         self._seed = seed
         self._updates = 0
         self._said_too_long = False
+        self._lessons_since_step = 0
         self._accelerator: Any = None
         self._saved = SavedSettings(DEFAULTS, self._settings())
 
@@ -290,20 +298,35 @@ class UCUIE(TrainablePipe):
                 found, left_out = self._read(docs[question.doc], question, answer)
                 frames[question.doc] += found
                 issues[question.doc] += left_out
-        return [self._findings(*found) for found in zip(docs, frames, issues, strict=True)]
+        windows: list[set[Any]] = [set() for _ in docs]
+        for question in questions:
+            windows[question.doc].add(question.window)
+        return [
+            self._findings(doc, frames[row], issues[row], overlapping=len(windows[row]) > 1)
+            for row, doc in enumerate(docs)
+        ]
 
     def _questions(self, row: int, doc: Doc) -> Iterator[Question]:
+        from .gold import given_events
         from .windows import make_windows
 
-        schema = self._schema_of(doc)
-        if schema is None or not len(doc):
+        asked = self._asked(doc)
+        if not asked or not len(doc):
             return
-        by_task = {doc._.uie_task: schema} if doc._.uie_task else schema.by_task()
         windows = make_windows(doc, self.bundle.network.prompter, self.text_tokens)
-        for task, types in by_task.items():
+        for task, types in asked.items():
             for first in range(0, len(types), self.types_at_once):
                 part = types.only(types.names[first : first + self.types_at_once])
-                yield from (Question(row, window, task, part) for window in windows)
+                for window in windows:
+                    if task != "EAE" or given_events(doc, window, part):
+                        yield Question(row, window, task, part)
+
+    def _asked(self, doc: Doc) -> dict[str, Schema]:
+        """What is asked of a document, by task."""
+        schema = self._schema_of(doc)
+        if schema is None:
+            return {}
+        return {doc._.uie_task: schema.for_task(doc._.uie_task)} if doc._.uie_task else schema.by_task()
 
     def _schema_of(self, doc: Doc) -> Schema | None:
         return self._schema if doc._.uie_schema is None else Schema.of(doc._.uie_schema)
@@ -327,10 +350,16 @@ class UCUIE(TrainablePipe):
 
         return read_answer(doc, question.window, answer, question.schema)
 
-    def _findings(self, doc: Doc, frames: list[DocFrame], issues: list[Issue]) -> Findings:
+    def _findings(self, doc: Doc, frames: list[DocFrame], issues: list[Issue], *, overlapping: bool) -> Findings:
+        from .reading import attach
         from .windows import merge_frames
 
-        return Findings(merge_frames(frames), issues, self._schema_of(doc))
+        merged = merge_frames(frames, overlapping=overlapping)
+        asked = self._asked(doc)
+        if "EAE" in asked:
+            merged, others = attach(doc._.frames, merged)
+            issues = [*issues, *others]
+        return Findings(merged, issues, asked)
 
     def set_annotations(self, docs: Iterable[Doc], scores: list[Findings]) -> None:
         """Write what ``predict`` found to the documents."""
@@ -339,23 +368,26 @@ class UCUIE(TrainablePipe):
         for doc, found in zip(docs, scores, strict=True):
             doc._.frames = found.frames
             doc._.uie_issues = as_data(found.issues)
-            if found.schema is None:
-                continue
-            entities = to_entities(doc, found.frames, found.schema)
-            doc.spans[self.spans_key] = SpanGroup(doc, name=self.spans_key, spans=entities)
-            doc._.relations = to_relations(doc, found.frames, found.schema)
-            if self.set_ents and "NER" in found.schema.by_task():
-                doc.set_ents(filter_spans(entities))
+            types = [kind for schema in found.asked.values() for kind in schema]
+            if "NER" in found.asked:
+                entities = to_entities(doc, found.frames, types)
+                doc.spans[self.spans_key] = SpanGroup(doc, name=self.spans_key, spans=entities)
+                if self.set_ents:
+                    doc.set_ents(filter_spans(entities))
+            if "RE" in found.asked:
+                doc._.relations = to_relations(doc, found.frames, types)
 
     def routing(self, doc: Doc) -> list[Routing]:
         """What each capability has to do with ``doc``: for each question that is asked of it how it is routed."""
-        from .instructions import build
+        from .instructions import HARD_ROUTES, build
 
         network = self.bundle.network
         network.eval()
         routings = []
         for question in self._questions(0, doc):
-            gates, weights = network.routing(build(question.task, question.schema), self._body(doc, question))
+            routes = HARD_ROUTES[question.task] if self._hard else None
+            instruction, body = build(question.task, question.schema), self._body(doc, question)
+            gates, weights = network.routing(instruction, body, routes)
             sub_experts = {name: values.cpu().numpy() for name, values in weights.items()}
             routings.append(Routing(question.task, question.schema.names, gates.cpu().numpy(), sub_experts))
         return routings
@@ -402,10 +434,11 @@ class UCUIE(TrainablePipe):
         warming = self._updates < self._warming_steps
         lessons = self._lessons(examples, warming=warming)
         self._updates += 1
-        if not lessons:
-            return losses
-        terms, backprop = self.model.begin_update(LessonBatch(lessons, forced=warming or self._hard))
-        backprop(None)
+        self._lessons_since_step += len(lessons)
+        terms: dict[str, float] = {}
+        if lessons:
+            terms, backprop = self.model.begin_update(LessonBatch(lessons, forced=warming or self._hard))
+            backprop(None)
         if sgd is not None:
             self.finish_update(sgd)
         losses[self.name] += sum(terms.values())
@@ -420,18 +453,19 @@ class UCUIE(TrainablePipe):
 
         maker = self._lesson_maker()
         rng = random.Random(f"{self._seed}/{self._updates}")
-        first = rng.randrange(len(CAPABILITIES))
         lessons = []
-        for row, example in enumerate(examples):
+        for example in examples:
             schema = self._schema_of(example.reference)
             if schema is None:
                 raise ValueError(
                     "Doc._.uie_schema of a training document is None and uc_uie has no schema; expected one of them."
                 )
-            # One capability after the other, so that a batch has as many lessons of each.
-            capability = CAPABILITIES[(first + row) % len(CAPABILITIES)] if warming else None
-            lesson = maker(example.reference, schema, rng, capability=capability)
+            # Of the capabilities that a document can teach the one with the fewest lessons so far.
+            order = sorted(CAPABILITIES, key=lambda name: self._learnt[name]) if warming else [None]
+            made = ((name, maker(example.reference, schema, rng, capability=name)) for name in order)
+            capability, lesson = next(((name, made) for name, made in made if made is not None), (None, None))
             if lesson is not None:
+                self._learnt[str(capability)] += 1
                 lessons.append(maker.tokens(lesson))
         longest = longest_text(self.bundle.network.model)
         fitting = [lesson for lesson in lessons if len(lesson) <= longest]
@@ -461,13 +495,19 @@ class UCUIE(TrainablePipe):
         self._accelerator = accelerator
 
     def finish_update(self, sgd: Optimizer) -> None:
-        """One step of the optimizer, after the gradients of all processes are averaged."""
+        """One step of the optimizer, with the mean of the gradients of all processes, by their numbers of lessons."""
+        import torch
+
         if self._accelerator is not None:
+            mine = torch.tensor(float(self._lessons_since_step), device=self._accelerator.device)
+            share = mine / self._accelerator.reduce(mine.clone(), "sum").clamp(min=1)
             for parameter in self.bundle.network.parameters():
-                if parameter.requires_grad:
+                if parameter.requires_grad:  # all of them, also where there was nothing to learn from
                     gradient = parameter.new_zeros(parameter.shape) if parameter.grad is None else parameter.grad
-                    parameter.grad = self._accelerator.reduce(gradient, "mean")
+                    parameter.grad = self._accelerator.reduce(gradient * share, "sum")
+        self._lessons_since_step = 0
         super().finish_update(sgd)
+        self.bundle.network.decoder.forget()
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """The scores of the scorer."""
@@ -519,3 +559,10 @@ class UCUIE(TrainablePipe):
         }
         util.from_bytes(bytes_data, readers, exclude)
         return self
+
+
+def _lesson_settings(options: dict[str, Any]) -> LessonSettings:
+    try:
+        return LessonSettings(**options)
+    except TypeError as error:
+        raise ValueError(f"lessons is {options!r}; expected options of LessonSettings ({error}).") from None

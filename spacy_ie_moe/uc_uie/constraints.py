@@ -17,12 +17,13 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from .frames import Schema, escape
+from .grounding import is_bound
 
-_CHUNKS = re.compile(r"(?:\\.|\w)+|\s+|(?:\\.|[^\w\s\\])")
-"""Words, blanks and signs of an escaped text: a filler begins and ends where one of them does."""
-
-RESERVE = 40
+RESERVE = 64
 """So many tokens before the limit an answer is brought to its end."""
+
+LONGEST_CHUNK = 32
+"""Bytes of a word, at most, that are copied as a whole: each may be a token, and they must fit in the reserve."""
 
 _ENDINGS = ("", " None", "]}", ")]}", "[]}", " []}", ": []}", "): []}")
 """What may end an answer, wherever in it one is."""
@@ -33,26 +34,46 @@ def make_grammar(schema: Schema, text: str, *, task: str) -> str:
 
     Frames of relations and opinions have no words of their own, so "Null" is written there.
     """
-    chunks = _CHUNKS.findall(escape(" ".join(text.split())))
+    words = " ".join(text.split())
+    fillers = [f"SPAN_{number}" for number in range(2 if ": " in words else 1)]
+    # ``write_frames`` has a backslash in the first colon that a blank follows, and before the very word Null.
+    spans = [_chunks(words), [chunk.replace(":", r"\:") for chunk in _chunks(words)]][: len(fillers)]
+    absent = {word for word in re.findall(r"\w+", words) if word.lower() in ("null", "none")}
     frames, rules = [], []
     for number, frame in enumerate(schema.types):
-        filler = '"Null"' if task in ("RE", "ABSA") else "FILLER"
+        filler = '"Null"' if task in ("RE", "ABSA") else "filler"
         slots = "" if task == "ED" else " | ".join(json.dumps(slot) for slot in frame.slots)
         rules.append(f'frame_{number}: {json.dumps("{(" + frame.name + ": ")} {filler} "): [" slots_{number} "]}}"')
-        rules.append(f"slots_{number}: " + (f'(slot_{number} (", " slot_{number})*)?' if slots else '""'))
+        some = f'slot_{number} (", " slot_{number})*'
+        # A frame without words of its own is nothing without slots.
+        rules.append(f"slots_{number}: " + (some if filler == '"Null"' else f"({some})?" if slots else '""'))
         if slots:
-            rules.append(f'slot_{number}: "(" ({slots}) ": " FILLER ")"')
+            rules.append(f'slot_{number}: "(" ({slots}) ": " filler ")"')
         frames.append(f"frame_{number}")
     return "\n".join(
         [
-            'start: " None" | (" " frame)+',
+            'start: / */ "None" | / */ frame (" " frame)*',
             f"frame: {' | '.join(frames)}",
             *rules,
-            r"FILLER: SPAN & /[^\s]((.|\n)*[^\s])?/",
-            f'SPAN: %regex {{"substring_chunks": {json.dumps(chunks or ["?"])}}}',
+            f"filler: {' | '.join(['FILLER', *(json.dumps(chr(92) + word) for word in sorted(absent))])}",
+            rf"FILLER: ({' | '.join(fillers)}) & /[^\s]((.|\n)*[^\s])?/ & ~/([Nn][Uu][Ll][Ll]|[Nn][Oo][Nn][Ee])/",
+            *(
+                f'{name}: %regex {{"substring_chunks": {json.dumps(chunks or ["?"])}}}'
+                for name, chunks in zip(fillers, spans, strict=True)
+            ),
             "",
         ]
     )
+
+
+def _chunks(words: str) -> list[str]:
+    """A text, escaped, in pieces where fillers may begin and end: at bounds of words, and within very long ones."""
+    chunks, start = [], 0
+    for end in range(1, len(words) + 1):
+        if is_bound(words, end) or len(words[start : end + 1].encode("utf8", "replace")) > LONGEST_CHUNK:
+            chunks.append(escape(words[start:end]) if words[start:end].strip() else words[start:end])
+            start = end
+    return chunks
 
 
 class CopyConstraint(LogitsProcessor):
@@ -74,8 +95,7 @@ class CopyConstraint(LogitsProcessor):
         self._matchers: list[dict[tuple[int, ...], Any]] = [
             {(): guide.LLMatcher(self._guide, guide.grammar_from("lark", grammar), log_level=0)} for grammar in grammars
         ]
-        endings = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in _ENDINGS]
-        self._endings = sorted(endings, key=len)
+        self._endings = sorted((self._guide.tokenize_str(text) for text in _ENDINGS), key=len)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         from llguidance import torch as bitmasks
@@ -124,14 +144,20 @@ class CopyConstraint(LogitsProcessor):
 
 
 class RecordScores(LogitsProcessor):
-    """Keeps the log-probability of the token that greedy decoding takes, at every step."""
+    """Keeps the log-probability of the token that greedy decoding takes, at every step, as the model has it.
 
-    def __init__(self) -> None:
+    constraint: what takes tokens away before the choice; what is left does not become more probable by that.
+    """
+
+    def __init__(self, constraint: CopyConstraint | None = None) -> None:
+        self._constraint = constraint
         self._steps: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self._steps.append(scores.float().log_softmax(-1).amax(-1))
-        return scores
+        allowed = scores if self._constraint is None else self._constraint(input_ids, scores)
+        chosen = allowed.argmax(-1, keepdim=True)
+        self._steps.append(scores.float().log_softmax(-1).gather(-1, chosen).squeeze(-1))
+        return allowed
 
     def scores(self) -> Tensor:
         """[rows, steps]."""

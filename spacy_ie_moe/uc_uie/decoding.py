@@ -27,10 +27,11 @@ PREFIXES = 16
 
 @dataclass(frozen=True)
 class Request:
-    """Texts to answer. instruction, bodies: as ``instructions`` has them. grammars: of each body, for constrained
+    """Texts to answer.
 
-    decoding. routes: the gates of a hard router. max_new_tokens: where an answer is cut off. beams: 1 is greedy.
-    batch_tokens: prompts that are read at once have at most so many tokens together, one prompt at least.
+    instruction, bodies: as ``instructions`` has them. grammars: of each body, for constrained decoding. routes: the
+    gates of a hard router. max_new_tokens: where an answer is cut off. beams: 1 is greedy. batch_tokens: prompts that
+    are read at once have at most so many tokens together, one prompt at least; with beams that often as many.
     """
 
     instruction: str
@@ -44,15 +45,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was written. ends: where in the text each token ends. log_probabilities: of each token, given those before.
+    """What was written.
 
-    finished: False where ``max_new_tokens`` cut it off.
+    ends: where in the text each token ends. log_probabilities: of each token, given those before, as the model has
+    them, whatever a grammar allows. finished: False where ``max_new_tokens`` cut it off. problem: why there is none.
     """
 
     text: str
     ends: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
     finished: bool = True
+    problem: str = ""
 
 
 @dataclass
@@ -85,9 +88,19 @@ class Decoder:
             prefix = self._prefix(request)
             # Texts of like length together: what a batch pads is lost time.
             order = sorted(range(len(bodies)), key=lambda row: len(bodies[row]))
-            for rows in _batches(order, [len(body) + len(prefix.tokens) for body in bodies], request.batch_tokens):
+            lengths = [len(body) + len(prefix.tokens) for body in bodies]
+            places = longest_text(self.model)
+            budgets = [min(request.max_new_tokens, places - length) for length in lengths]
+            for row in [row for row in order if budgets[row] < 1]:
+                order.remove(row)
+                answers[row] = Answer(
+                    "",
+                    problem=f"a prompt has {lengths[row]} tokens, {len(prefix.tokens)} of them the instruction with "
+                    f"its schema, and the model {places} places; smaller types_at_once or text_tokens, or shorter words.",
+                )
+            for rows in _batches(order, lengths, budgets, request.batch_tokens):
                 grammars = None if request.grammars is None else [request.grammars[row] for row in rows]
-                batch = self._generate(prefix, [bodies[row] for row in rows], grammars, request)
+                batch = self._generate(prefix, [bodies[row] for row in rows], grammars, request, budgets[rows[0]])
                 for row, answer in zip(rows, batch, strict=True):
                     answers[row] = answer
         return answers
@@ -105,6 +118,11 @@ class Decoder:
 
     def _read(self, request: Request) -> Prefix:
         tokens = self.prompter.instruction(request.instruction)
+        if len(tokens) >= longest_text(self.model):
+            raise ValueError(
+                f"an instruction has {len(tokens)} tokens, the model {longest_text(self.model)} places; expected "
+                f"smaller types_at_once."
+            )
         ids = torch.tensor([tokens], device=self.model.device)
         tuner = tuner_of(self.model)
         routing: dict[str, Any] = {}
@@ -122,35 +140,31 @@ class Decoder:
         return Prefix(tokens, cache, None if tuner is None else tuner.gates)
 
     def _generate(
-        self, prefix: Prefix, bodies: Sequence[list[int]], grammars: Sequence[str] | None, request: Request
+        self,
+        prefix: Prefix,
+        bodies: Sequence[list[int]],
+        grammars: Sequence[str] | None,
+        request: Request,
+        budget: int,
     ) -> list[Answer]:
         ids, mask = self._pad(prefix.tokens, bodies)
-        room = longest_text(self.model) - ids.shape[1]
-        if room < 1:
-            raise ValueError(
-                f"a prompt has {ids.shape[1]} tokens, {len(prefix.tokens)} of them the instruction with its schema; "
-                f"the model has {longest_text(self.model)} places; expected smaller types_at_once or text_tokens."
-            )
-        max_new_tokens = min(request.max_new_tokens, room)
         tuner = tuner_of(self.model)
         if tuner is not None:
             tuner.set_gates(prefix.gates)
         cache = copy.deepcopy(prefix.cache)
         cache.batch_repeat_interleave(len(bodies) * request.beams)
-        recorder = RecordScores()
-        processors = LogitsProcessorList([recorder])
+        constraint = None
         if grammars is not None:
-            constraint = CopyConstraint(
-                self.prompter.tokenizer, grammars, ids.shape[1], max_new_tokens, beams=request.beams
-            )
-            processors = LogitsProcessorList([constraint, recorder])
+            constraint = CopyConstraint(self.prompter.tokenizer, grammars, ids.shape[1], budget, beams=request.beams)
+        recorder = RecordScores(constraint)
         output = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
             past_key_values=cache,
-            logits_processor=processors,
+            logits_processor=LogitsProcessorList([recorder]),
+            use_model_defaults=False,  # a model's own settings may ask for samples
             generation_config=GenerationConfig(
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=budget,
                 num_beams=request.beams,
                 do_sample=False,
                 eos_token_id=self.prompter.end,
@@ -188,11 +202,12 @@ class Decoder:
         self.__dict__.update(state, _lock=RLock())
 
 
-def _batches(order: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Rows in runs of ``order`` of which the longest, times their number, has at most ``most`` tokens."""
+def _batches(order: Sequence[int], lengths: Sequence[int], budgets: Sequence[int], most: int) -> list[list[int]]:
+    """Rows of one budget, in runs of ``order``; the longest times their number has at most ``most`` tokens."""
     batches: list[list[int]] = []
     for row in order:
-        if batches and lengths[row] * (len(batches[-1]) + 1) <= most:
+        fits = batches and budgets[batches[-1][0]] == budgets[row] and lengths[row] * (len(batches[-1]) + 1) <= most
+        if fits:
             batches[-1].append(row)
         else:
             batches.append([row])

@@ -10,7 +10,7 @@ from spacy.tokens import Doc
 
 from .capabilities import LESSONS
 from .doc_frames import DocFrame, new_frame, sort_frames, to_strings
-from .frames import Frame, Schema
+from .frames import RELATION_SLOTS, Frame, Schema
 from .lessons import Lesson, LessonSettings, make_lesson
 from .network import Tokens
 from .prompts import Prompter
@@ -45,7 +45,8 @@ def gold_frames(doc: Doc, schema: Schema) -> list[DocFrame]:
         ]
     for relation in doc._.relations if "RE" in by_task else ():
         if relation["label"] in by_task["RE"]:
-            slots = zip(schema.slots(relation["label"]), (relation["head_pos"], relation["tail_pos"]), strict=True)
+            head, tail = next(sides for sides in RELATION_SLOTS if set(sides) <= set(schema.slots(relation["label"])))
+            slots = [(head, relation["head_pos"]), (tail, relation["tail_pos"])]
             frames.append(new_frame(doc, relation["label"], None, slots))
     return sort_frames(frames)
 
@@ -74,9 +75,11 @@ class LessonMaker:
         windows = make_windows(doc, self.prompter, self.limit)
         if not windows:
             return None
+        task = task_of(doc, schema)
+        schema = schema.for_task(task)
         window = rng.choice(windows)
         frames = to_strings(doc, [frame for frame in gold_frames(doc, schema) if _lies_in(frame, window)])
-        text, task = text_of(doc, window).text, task_of(doc, schema)
+        text = text_of(doc, window).text
         if capability is None:
             return make_lesson(text, frames, task, schema, rng=rng, settings=self.settings)
         return LESSONS[capability](text, frames, task, schema, rng=rng, settings=self.settings)

@@ -94,7 +94,7 @@ def _is_word(character: str) -> bool:
     return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
 
 
-def _is_bound(text: str, position: int) -> bool:
+def is_bound(text: str, position: int) -> bool:
     """Whether a word may begin or end before ``text[position]``."""
     if not 0 < position < len(text):
         return True
@@ -118,7 +118,7 @@ class _Layer:
             end = start + len(needle)
             if self._splits(start) or self._splits(end) or (words and not self._bounded(start, end)):
                 end = start + 1
-                while words and not _is_bound(self.text, end):  # no word begins before
+                while words and not is_bound(self.text, end):  # no word begins before
                     end += 1
             else:
                 yield self.origins[start], self.origins[end - 1] + 1
@@ -129,7 +129,7 @@ class _Layer:
         return 0 < position < len(self.text) and self.origins[position - 1] == self.origins[position]
 
     def _bounded(self, start: int, end: int) -> bool:
-        return _is_bound(self.text, start) and _is_bound(self.text, end)
+        return is_bound(self.text, start) and is_bound(self.text, end)
 
 
 class _Text:

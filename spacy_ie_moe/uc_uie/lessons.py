@@ -13,21 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..labels import is_probability, is_whole_number
 from .frames import Frame, FrameType, Schema, write_frames
 from .grounding import ground
 from .instructions import ALL_POOLS, HARD_ROUTES, Pools, Routes, body, build, check_task, read_pools
-
-
-class Item(NamedTuple):
-    """A text with its gold frames, in text order, and the task and schema that they are annotated for."""
-
-    text: str
-    frames: Sequence[Frame]
-    task: str
-    schema: Any
 
 
 @dataclass(frozen=True)

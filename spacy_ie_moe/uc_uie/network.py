@@ -104,10 +104,13 @@ class ExtractionLM(nn.Module):
         return self.decoder(request)
 
     @torch.inference_mode()
-    def routing(self, instruction: str, body: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """How a prompt is routed: the gates g' [linears, 3] (eq. 3), and the mean weights g_q [linears, Q] (eq. 6) of
+    def routing(
+        self, instruction: str, body: str, routes: Sequence[int] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """How a prompt is routed: gates g' [linears, 3] (eq. 3), and by capability g_q [linears, Q] (eq. 6).
 
-        its tokens by capability. Raises ``ValueError`` for a model without a mixture of experts.
+        The latter are means over the tokens. routes: the gates of a hard router. Raises ``ValueError`` for a model
+        without a mixture of experts.
         """
         tuner = self.tuner
         if tuner is None:
@@ -117,7 +120,8 @@ class ExtractionLM(nn.Module):
         mask = torch.zeros_like(ids, dtype=torch.bool)
         mask[:, : len(first)] = True
         with last_logits(self.model, 1):
-            self.model(input_ids=ids, instruction_mask=mask)
+            forced = None if routes is None else torch.tensor([routes], dtype=torch.float32, device=self.device)
+            self.model(input_ids=ids, instruction_mask=mask, routes=forced)
         return tuner.gates[:, 0], {name: weights[:, 0] for name, weights in tuner.sub_expert_weights().items()}
 
     def _collate(self, lessons: Sequence[Tokens]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

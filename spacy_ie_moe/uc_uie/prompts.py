@@ -24,6 +24,8 @@ class Prompter:
     """Between text and the tokens of a Hugging Face tokenizer. Raises ``ValueError`` for one that ends nothing."""
 
     def __init__(self, tokenizer: Any) -> None:
+        if not tokenizer.is_fast:
+            raise ValueError("the tokenizer of model.base has no fast form; expected one of the tokenizers library.")
         if tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer of model.base has no end-of-sequence token; expected one that has.")
         self.tokenizer = tokenizer
@@ -36,8 +38,15 @@ class Prompter:
         return start + self.tokens(text)
 
     def tokens(self, text: str) -> list[int]:
-        """The tokens of a text, no special ones."""
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        """The tokens of a text, no special ones, not even where the text has the name of one."""
+        return self._encode(text)["input_ids"]
+
+    def starts(self, text: str) -> list[int]:
+        """Where in the text each of its tokens begins."""
+        return [start for start, _ in self._encode(text, return_offsets_mapping=True)["offset_mapping"]]
+
+    def _encode(self, text: str, **options: Any) -> Any:
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False, **options)
 
     def target(self, text: str) -> list[int]:
         """The tokens of an answer, with the end token."""

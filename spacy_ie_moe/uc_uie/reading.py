@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from spacy.tokens import Doc
 
@@ -14,12 +15,18 @@ from .frames import Frame, Issue, Schema, Slot, read_frames
 from .grounding import GroundedFrame, ground
 from .windows import Window, text_of
 
+UNREAD = "unread"
+"""Kind of issue: a part of the text could not be read."""
+NOT_GIVEN = "not given"
+"""Kind of issue: arguments of an event that was not asked about."""
 CUT = "cut"
 """Kind of issue: the answer was as long as ``max_new_tokens`` allows and had not come to an end."""
 
 
 def read_answer(doc: Doc, window: Window, answer: Answer, schema: Schema) -> tuple[list[DocFrame], list[Issue]]:
     """The frames of an answer about a window of ``doc``, with scores, and what of it was left out."""
+    if answer.problem:
+        return [], [Issue(UNREAD, answer.problem)]
     part = text_of(doc, window)
     frames, issues = read_frames(answer.text, schema)
     grounded, ungrounded = ground(frames, part.text)
@@ -32,6 +39,26 @@ def read_answer(doc: Doc, window: Window, answer: Answer, schema: Schema) -> tup
         slots = [probability(answer, slot.source) for slot in frame.slots]
         found.append(make_frame(doc, _shift(frame, part.start_char), score, slots))
     return found, issues
+
+
+def attach(events: Iterable[DocFrame], found: Iterable[DocFrame]) -> tuple[list[DocFrame], list[Issue]]:
+    """The given events, all of them, with the arguments that were found for each (EAE).
+
+    What was found for other words is left out and reported.
+    """
+    slots: dict[Any, list[DocFrame]] = {}
+    for frame in found:
+        slots.setdefault(_event(frame), []).append(frame)
+    frames: list[DocFrame] = []
+    for event in events:
+        answers = slots.pop(_event(event), None)
+        frames += answers or [{**event, "slots": []}]
+    issues = [Issue(NOT_GIVEN, f"{event[0]!r} was answered for words that are no given event.") for event in slots]
+    return frames, issues
+
+
+def _event(frame: DocFrame) -> tuple[Any, ...]:
+    return frame["type"], None if frame["pos"] is None else tuple(frame["pos"])
 
 
 def probability(answer: Answer, part: Frame | Slot) -> float:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,14 @@ class Schema:
         for frame_type in self.types:
             groups.setdefault(frame_type.task, []).append(frame_type)
         return {task: Schema(tuple(types)) for task, types in groups.items()}
+
+    def for_task(self, task: str) -> Schema:
+        """What ``task`` asks for: the types of that task; where there are none, all types, taken as that task's.
+
+        So event types, which are of EE by themselves, can be asked for triggers (ED) or arguments (EAE) alone.
+        """
+        groups = self.by_task()
+        return groups[task] if task in groups else Schema(tuple(replace(kind, task=task) for kind in self.types))
 
     def __getitem__(self, name: str) -> FrameType:
         """The frame type ``name``; ``ValueError`` that names the others if there is no such type."""

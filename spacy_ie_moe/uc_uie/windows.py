@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 from spacy.tokens import Doc, Span
@@ -32,8 +31,8 @@ def make_windows(doc: Doc, prompter: Prompter, limit: int) -> list[Window]:
         return []
     if len(doc.text.encode("utf8", "replace")) <= limit:  # no token is shorter than a byte
         return [Window(0, len(doc))]
-    sizes = [len(prompter.tokens(token.text_with_ws)) for token in doc]  # at most so many: a text has fewer
-    before = [0, *accumulate(sizes)]
+    starts = prompter.starts(doc.text)
+    before = [bisect_left(starts, token.idx) for token in doc] + [len(starts)]  # tokens in front of each word
     windows: list[Window] = []
     start = last = 0
     while last < len(doc):
@@ -42,6 +41,8 @@ def make_windows(doc: Doc, prompter: Prompter, limit: int) -> list[Window]:
             start += 1
             continue
         end = max(end, start + 1)
+        while end - start > 1 and len(prompter.tokens(doc[start:end].text)) > limit:  # alone it may have more
+            end -= 1
         if end < len(doc) and (border := _border(doc, start, end)) > last:
             end = border
         windows.append(Window(start, end))
@@ -64,16 +65,19 @@ def text_of(doc: Doc, window: Window) -> Span:
     return doc[window.start : window.end]
 
 
-def merge_frames(frames: Iterable[DocFrame]) -> list[DocFrame]:
-    """Frames of overlapping windows: each once, with its highest score, and the more complete one of two.
+def merge_frames(frames: Iterable[DocFrame], *, overlapping: bool) -> list[DocFrame]:
+    """The frames of a document, each once, with its highest score.
 
-    A frame goes where another has its type and filler, and all of its slots and more: it was cut by a border.
+    overlapping: they are of several windows. Then a frame goes where another has its type and filler, and all of its
+    slots and more: it was cut by a border.
     """
     best: dict[Any, DocFrame] = {}
     for frame in frames:
         key = frame_key(frame)
         if key not in best or frame["score"] > best[key]["score"]:
             best[key] = frame
+    if not overlapping:
+        return sort_frames(best.values())
     by_filler: dict[Any, list[DocFrame]] = {}
     for frame in best.values():
         by_filler.setdefault((frame["type"], _position(frame)), []).append(frame)
