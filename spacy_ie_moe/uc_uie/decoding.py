@@ -95,8 +95,8 @@ class Decoder:
                 order.remove(row)
                 answers[row] = Answer(
                     "",
-                    problem=f"a prompt has {lengths[row]} tokens, {len(prefix.tokens)} of them the instruction, and the "
-                    f"model {places} places; expected smaller types_at_once or text_tokens, or shorter words.",
+                    problem=f"a prompt has {lengths[row]} tokens, {len(prefix.tokens)} of them the instruction; the "
+                    f"model has {places} places; expected smaller types_at_once or text_tokens, or shorter words.",
                 )
             for rows in _batches(order, lengths, budgets, request.batch_tokens):
                 grammars = None if request.grammars is None else [request.grammars[row] for row in rows]
