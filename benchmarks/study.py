@@ -68,8 +68,8 @@ class Study:
         if unknown := only - set(variants):
             raise ValueError(f"--only has {min(unknown)!r}; expected variants of {path}: {', '.join(variants)}.")
         chosen = {name: settings for name, settings in variants.items() if not only or name in only}
-        slugs = Counter(map(_slug, variants))
-        if twice := [name for name in variants if slugs[_slug(name)] > 1]:
+        slugs = Counter(map(slug, variants))
+        if twice := [name for name in variants if slugs[slug(name)] > 1]:
             raise ValueError(f"variants of {path} are named alike: {', '.join(twice)}; expected other letters in each.")
         corpora = {name: Path(file) for name, file in content["corpora"].items()}
         if missing := {"train", "dev", "test"} - set(corpora):
@@ -114,7 +114,7 @@ def study(
     """Train and score the variants of a study."""
     try:
         read = Study.read(path, {name.strip() for name in only.split(";") if name.strip()})
-        runs = list(_runs(read, _read_seeds(seeds), output, encoder))
+        runs = list(_runs(read, read_seeds(seeds), output, encoder))
         missing = [str(file) for file in (read.config, *read.corpora.values()) if not file.is_file()]
         if missing:
             raise ValueError(f"{missing[0]} is not there; expected the study's config and corpora.")
@@ -124,9 +124,8 @@ def study(
     output.mkdir(parents=True, exist_ok=True)
     folders = [str(run.folder.relative_to(output)) for run in runs]
     (output / "runs.json").write_text(json.dumps(folders, indent=2), "utf8")
-    threads = max(1, _cores() // jobs)
     with ThreadPoolExecutor(jobs) as pool:
-        worked = list(pool.map(lambda run: _do(run, gpu_id, threads), runs))
+        worked = list(pool.map(lambda run: _do(run, gpu_id, jobs), runs))
     failed = [run for run, ok in zip(runs, worked, strict=True) if not ok]
     if failed:
         typer.echo(f"Error: {len(failed)} of {len(runs)} runs failed; see train.log in {failed[0].folder}.", err=True)
@@ -140,27 +139,35 @@ def _runs(study: Study, seeds: list[int], output: Path, encoder: str | None) -> 
             everything = {**study.overrides, **settings, "system.seed": seed}
             if encoder is not None:
                 everything["paths.encoder"] = encoder
-            yield Run(study, variant, seed, everything, output / _slug(variant) / str(seed))
+            yield Run(study, variant, seed, everything, output / slug(variant) / str(seed))
 
 
-def _slug(variant: str) -> str:
+def slug(variant: str) -> str:
     """A variant's name for its folder."""
     return "".join(c if c.isalnum() or c in ".=" else "-" for c in variant.lower())
 
 
-def _read_seeds(text: str) -> list[int]:
+def read_seeds(text: str) -> list[int]:
     try:
         return list(dict.fromkeys(int(seed) for seed in text.split(",")))
     except ValueError:
         raise ValueError(f"--seeds is {text!r}; expected whole numbers separated by commas.") from None
 
 
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def training_environment(jobs: int) -> dict[str, str]:
+    """That of a process of which ``jobs`` run at a time: they share the cores that this one may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = str(max(1, cores // jobs))
+    return {**TUNED_MALLOC, **os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
 
 
-def _do(run: Run, gpu_id: int, threads: int) -> bool:
+def overrides(settings: dict[str, Any]) -> list[str]:
+    """Settings of a config as ``spacy train`` takes them."""
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
+    return [part for name, text in texts.items() for part in (f"--{name}", text)]
+
+
+def _do(run: Run, gpu_id: int, jobs: int) -> bool:
     """Train and score one run unless that is done; whether it worked."""
     name = f"{run.variant}, seed {run.seed}"
     if run.is_done:
@@ -168,7 +175,7 @@ def _do(run: Run, gpu_id: int, threads: int) -> bool:
         return True
     shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.mkdir(parents=True)
-    environment = {**TUNED_MALLOC, **os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment = training_environment(jobs)
     started = time.perf_counter()
     with open(run.folder / "train.log", "w", encoding="utf8") as log:
         ok = not subprocess.call(_command(run, gpu_id), stdout=log, stderr=subprocess.STDOUT, env=environment)
@@ -190,10 +197,7 @@ def _command(run: Run, gpu_id: int) -> list[str]:
         "paths.log": str(run.folder / "log.jsonl"),
     }
     command = [sys.executable, "-m", "spacy", "train", str(run.study.config), "--output", str(run.folder)]
-    command += ["--gpu-id", str(gpu_id)]
-    for name, value in settings.items():
-        command += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
-    return command
+    return [*command, "--gpu-id", str(gpu_id), *overrides(settings)]
 
 
 def _describe(run: Run, seconds: float) -> dict[str, Any]:

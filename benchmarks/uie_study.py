@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -30,7 +29,7 @@ import typer
 
 from spacy_ie_moe.corpora.reader import create_relation_corpus
 
-from .study import PACKAGE, TUNED_MALLOC, VERSIONS
+from .study import PACKAGE, VERSIONS, overrides, read_seeds, slug, training_environment
 
 SCORES = {
     "uie_ner_f": "NER",
@@ -57,9 +56,7 @@ class Run:
         corpora = {f"paths.{name}": study["corpora"][name] for name in ("train", "dev")}
         settings = {**corpora, **study.get("overrides", {}), **self.settings, "system.seed": self.seed}
         command = [sys.executable, "-m", "spacy", "train", study["config"], "--output", str(self.folder)]
-        for name, value in settings.items():
-            command += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
-        return command
+        return [*command, *overrides(settings)]
 
 
 def main(
@@ -74,7 +71,7 @@ def main(
 ) -> None:
     """Train and score the variants of a study, and write a page."""
     study = json.loads(path.read_text("utf8"))
-    runs = list(_runs(study, output, base, [int(seed) for seed in seeds.split(",")], steps))
+    runs = list(_runs(study, output, base, read_seeds(seeds), steps))
     with ThreadPoolExecutor(jobs) as pool:
         failed = [
             run for run, ok in zip(runs, pool.map(lambda run: _do(run, study, jobs), runs), strict=True) if not ok
@@ -97,8 +94,7 @@ def _runs(study: dict[str, Any], output: Path, base: str, seeds: list[int], step
             if steps:
                 everything |= {"training.max_steps": steps, "training.optimizer.learn_rate.total_steps": steps}
                 everything |= {"training.eval_frequency": steps}
-            slug = "".join(c if c.isalnum() else "-" for c in variant.lower())
-            yield Run(variant, seed, everything, output / slug / str(seed))
+            yield Run(variant, seed, everything, output / slug(variant) / str(seed))
 
 
 def _fingerprint(run: Run, study: dict[str, Any]) -> str:
@@ -119,11 +115,9 @@ def _do(run: Run, study: dict[str, Any], jobs: int) -> bool:
         return True
     shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.parent.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    environment = {**TUNED_MALLOC, **os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     started = time.perf_counter()
     with open(f"{run.folder}.log", "w", encoding="utf8") as log:
-        if subprocess.call(run.command(study), stdout=log, stderr=subprocess.STDOUT, env=environment):
+        if subprocess.call(run.command(study), stdout=log, stderr=subprocess.STDOUT, env=training_environment(jobs)):
             return False
     done.write_text(json.dumps({"fingerprint": fingerprint, "seconds": time.perf_counter() - started}), "utf8")
     return True

@@ -15,6 +15,8 @@ from typing import Annotated
 
 import typer
 
+from .study import overrides
+
 LISTS = {False: ("base", "tasks", "sample", "low_resource"), True: ("smoke",)}
 STUDIES = {
     "train": "uie",
@@ -62,8 +64,7 @@ def _train_base(small: bool, encoder: str, steps: int) -> None:
         "training.optimizer.learn_rate.total_steps": steps,
         "training.eval_frequency": steps,
     }
-    overrides = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-    _python("spacy", "train", "configs/uc_uie_base.cfg", "--output", "training/uie_base", *overrides)
+    _python("spacy", "train", "configs/uc_uie_base.cfg", "--output", "training/uie_base", *overrides(settings))
     _python("spacy_ie_moe.uc_uie.pack", "training/uie_base/model-last", BASE)
 
 

@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from spacy import util
 from spacy.language import Language
-from spacy.pipeline.trainable_pipe import TrainablePipe
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
@@ -26,6 +24,7 @@ from ..labels import (
     plain_labels,
 )
 from ..relations import Relation, require_extensions
+from ..saved_pipe import SavedPipe
 from ..saved_settings import SavedSettings
 from ..streaming import annotate
 from ..torch_wrapper import TorchShim
@@ -145,7 +144,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-class Glirel(TrainablePipe):
+class Glirel(SavedPipe):
     """Scores relation labels on ordered pairs of entities and writes those kept to ``Doc._.relations``.
 
     Relations that were there before are replaced, as spaCy's own components replace what they set.
@@ -412,47 +411,20 @@ class Glirel(TrainablePipe):
 
     # --- saving -----------------------------------------------------------------------------------------------
 
-    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Write settings and the complete network: safetensors, JSON config, tokenizer."""
-        shim = self._shim
+    def _write_model(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        for name, content in self._shim.codec.to_files(self.bundle).items():
+            (folder / name).write_bytes(content)
 
-        def write_model(folder: Path) -> None:
-            folder.mkdir(exist_ok=True)
-            for name, content in shim.codec.to_files(shim.bundle).items():
-                (folder / name).write_bytes(content)
+    def _read_model(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{self.name!r} has no model in {folder}; expected what to_disk writes.")
+        self._shim.bundle = self._shim.codec.from_folder(folder)
 
-        serialize = {"cfg": lambda p: p.write_text(self._saved.write(self._settings()), "utf8"), "model": write_model}
-        util.to_disk(path, serialize, exclude)
-
-    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "Glirel":
-        """Read what ``to_disk`` wrote; nothing else is needed."""
-        shim = self._shim
-
-        def read_model(folder: Path) -> None:
-            if not folder.is_dir():
-                raise FileNotFoundError(f"{self.name!r} has no model in {folder}; expected what to_disk writes.")
-            shim.bundle = shim.codec.from_folder(folder)
-
-        util.from_disk(path, {"cfg": lambda p: self._read_settings(p.read_text("utf8")), "model": read_model}, exclude)
-        return self
-
-    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
-        """Settings and the complete network in one."""
-        settings = self._saved.write(self._settings()).encode("utf8")
-        return util.to_bytes({"cfg": lambda: settings, "model": self.model.to_bytes}, exclude)
-
-    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "Glirel":
-        """Read what ``to_bytes`` wrote."""
-        readers = {"cfg": lambda b: self._read_settings(b.decode("utf8")), "model": self.model.from_bytes}
-        util.from_bytes(bytes_data, readers, exclude)
-        return self
-
-    def _read_settings(self, text: str) -> None:
-        saved = self._saved.read(text)
-        if "labels" in saved:
-            self.set_labels(saved.pop("labels"))
-        for name, value in saved.items():
-            setattr(self, name, value)
+    def _restore(self, settings: dict[str, Any]) -> None:
+        if "labels" in settings:
+            self.set_labels(settings.pop("labels"))
+        super()._restore(settings)
 
 
 def _checked_threshold(value: Any) -> float:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 from spacy import util
 from spacy.language import Language
-from spacy.pipeline.trainable_pipe import TrainablePipe
 from spacy.tokens import Doc, Span, SpanGroup
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
@@ -20,6 +19,7 @@ from thinc.api import Config, Model, Optimizer
 
 from ..labels import is_probability, is_whole_number
 from ..relations import Relation, make_relation, require_extensions, sort_relations
+from ..saved_pipe import SavedPipe
 from ..saved_settings import SavedSettings
 from ..streaming import annotate
 from ..torch_wrapper import TorchShim, clip_gradients
@@ -111,7 +111,7 @@ class Attention(NamedTuple):
     weights: list[np.ndarray]
 
 
-class GMoERTE(TrainablePipe):
+class GMoERTE(SavedPipe):
     """Finds typed entities and the relations between them: RTE-GMoE.
 
     Writes ``doc.spans[spans_key]`` (entities, overlapping ones too; their probabilities in ``attrs["scores"]``),
@@ -402,41 +402,14 @@ class GMoERTE(TrainablePipe):
 
     # --- saving -----------------------------------------------------------------------------------------------
 
-    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Write settings and the complete networks: safetensors, JSON, the encoder's tokenizer."""
-        serialize = {
-            "cfg": lambda p: p.write_text(self._saved.write(self._settings()), "utf8"),
-            "model": lambda folder: write_folders(self.model, folder),
-        }
-        util.to_disk(path, serialize, exclude)
+    def _write_model(self, folder: Path) -> None:
+        write_folders(self.model, folder)
 
-    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "GMoERTE":
-        """Read what ``to_disk`` wrote; nothing else is needed."""
-        readers = {
-            "cfg": lambda p: self._read_settings(p.read_text("utf8")),
-            "model": lambda folder: read_folders(self.model, folder),
-        }
-        util.from_disk(path, readers, exclude)
-        return self
-
-    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
-        """Settings and the complete networks in one."""
-        settings = self._saved.write(self._settings()).encode("utf8")
-        return util.to_bytes({"cfg": lambda: settings, "model": self.model.to_bytes}, exclude)
-
-    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "GMoERTE":
-        """Read what ``to_bytes`` wrote."""
-        readers = {"cfg": lambda b: self._read_settings(b.decode("utf8")), "model": self.model.from_bytes}
-        util.from_bytes(bytes_data, readers, exclude)
-        return self
+    def _read_model(self, folder: Path) -> None:
+        read_folders(self.model, folder)
 
     def _settings(self) -> dict[str, Any]:
-        """What can be changed after the component is made, as JSON can hold it."""
         return {name: getattr(self, name) for name in SETTINGS}
-
-    def _read_settings(self, text: str) -> None:
-        for name, value in self._saved.read(text).items():
-            setattr(self, name, value)
 
 
 def _sentence_setters(nlp: Language) -> list[str]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 from spacy import util
 from spacy.language import Language
-from spacy.pipeline.trainable_pipe import TrainablePipe
 from spacy.tokens import Doc, SpanGroup
 from spacy.training import Example, validate_examples
 from spacy.util import filter_spans
@@ -21,12 +20,13 @@ from thinc.api import Config, Model, Optimizer
 
 from ..labels import is_whole_number
 from ..relations import require_extensions
+from ..saved_pipe import SavedPipe
 from ..saved_settings import SavedSettings
 from ..streaming import annotate
 from ..torch_wrapper import TorchShim
 from .doc_frames import DocFrame, require_frame_extensions, to_entities, to_relations
-from .frames import Issue, Schema
-from .lessons import LessonSettings
+from .frames import Frame, Issue, Schema
+from .lessons import Lesson, LessonSettings
 
 if TYPE_CHECKING:
     from .checkpoint import LMBundle
@@ -138,12 +138,16 @@ def _is_odd(name: str, value: Any) -> bool:
 
 
 class Question(NamedTuple):
-    """Something to ask of a part of a document: a task and the types of it that are asked for at once."""
+    """Something to ask of a part of a document: a task and the types of it that are asked for at once.
+
+    given: the events whose arguments are asked for (EAE).
+    """
 
     doc: int
     window: Any
     task: str
     schema: Schema
+    given: list[Frame]
 
 
 class Routing(NamedTuple):
@@ -167,7 +171,7 @@ class Findings(NamedTuple):
     asked: dict[str, Schema]
 
 
-class UCUIE(TrainablePipe):
+class UCUIE(SavedPipe):
     """Extracts the frames of a schema with a causal language model: UC-UIE.
 
     Writes ``Doc._.frames``, ``Doc._.uie_issues`` (what the model wrote that had to be left out); where entities are
@@ -318,8 +322,9 @@ class UCUIE(TrainablePipe):
             for first in range(0, len(types), self.types_at_once):
                 part = types.only(types.names[first : first + self.types_at_once])
                 for window in windows:
-                    if task != "EAE" or given_events(doc, window, part):
-                        yield Question(row, window, task, part)
+                    given = given_events(doc, window, part) if task == "EAE" else []
+                    if given or task != "EAE":
+                        yield Question(row, window, task, part, given)
 
     def _asked(self, doc: Doc) -> dict[str, Schema]:
         """What is asked of a document, by task."""
@@ -332,12 +337,10 @@ class UCUIE(TrainablePipe):
         return self._schema if doc._.uie_schema is None else Schema.of(doc._.uie_schema)
 
     def _body(self, doc: Doc, question: Question) -> str:
-        from .gold import given_events
         from .instructions import body
         from .windows import text_of
 
-        given = given_events(doc, question.window, question.schema) if question.task == "EAE" else []
-        return body(text_of(doc, question.window).text, given)
+        return body(text_of(doc, question.window).text, question.given)
 
     def _grammar(self, doc: Doc, question: Question) -> str:
         from .constraints import make_grammar
@@ -407,6 +410,7 @@ class UCUIE(TrainablePipe):
     ) -> None:
         """Load the base that the config names, with its adapter. Labels need not be known: documents bring them."""
         self._updates = 0
+        self._learnt.clear()
         self._shim.reset()
         _ = self._shim.bundle
 
@@ -448,7 +452,6 @@ class UCUIE(TrainablePipe):
         return losses
 
     def _lessons(self, examples: list[Example], *, warming: bool) -> list[Any]:
-        from .instructions import CAPABILITIES
         from .lm import longest_text
 
         maker = self._lesson_maker()
@@ -460,12 +463,8 @@ class UCUIE(TrainablePipe):
                 raise ValueError(
                     "Doc._.uie_schema of a training document is None and uc_uie has no schema; expected one of them."
                 )
-            # Of the capabilities that a document can teach the one with the fewest lessons so far.
-            order = sorted(CAPABILITIES, key=lambda name: self._learnt[name]) if warming else [None]
-            made = ((name, maker(example.reference, schema, rng, capability=name)) for name in order)
-            capability, lesson = next(((name, made) for name, made in made if made is not None), (None, None))
+            lesson = self._lesson(maker, example.reference, schema, rng, warming=warming)
             if lesson is not None:
-                self._learnt[str(capability)] += 1
                 lessons.append(maker.tokens(lesson))
         longest = longest_text(self.bundle.network.model)
         fitting = [lesson for lesson in lessons if len(lesson) <= longest]
@@ -476,6 +475,21 @@ class UCUIE(TrainablePipe):
                 "Smaller text_tokens make them shorter.", self.name, longest, max(map(len, lessons))
             )  # fmt: skip
         return fitting
+
+    def _lesson(
+        self, maker: "LessonMaker", doc: Doc, schema: Schema, rng: random.Random, *, warming: bool
+    ) -> Lesson | None:
+        """A lesson on a document; in warming of one capability: of those that it can teach, the one with the fewest."""
+        from .instructions import CAPABILITIES
+
+        if not warming:
+            return maker(doc, schema, rng)
+        for capability in sorted(CAPABILITIES, key=lambda name: self._learnt[name]):
+            lesson = maker(doc, schema, rng, capability=capability)
+            if lesson is not None:
+                self._learnt[capability] += 1
+                return lesson
+        return None
 
     def _lesson_maker(self) -> "LessonMaker":
         from .gold import LessonMaker
@@ -519,46 +533,18 @@ class UCUIE(TrainablePipe):
         schema = {} if self._schema is None else self._schema.to_config()
         return {"schema": schema, **{name: getattr(self, name) for name in SETTINGS}}
 
-    def _read_settings(self, text: str) -> None:
-        for name, value in self._saved.read(text).items():
-            setattr(self, name, (value or None) if name == "schema" else value)
+    def _restore(self, settings: dict[str, Any]) -> None:
+        if "schema" in settings:
+            self.schema = settings.pop("schema") or None
+        super()._restore(settings)
 
-    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Write settings, tokenizer and adapter, and the base if ``model.save_base``."""
+    def _write_model(self, folder: Path) -> None:
         from .checkpoint import save_folder
 
-        serialize = {
-            "cfg": lambda p: p.write_text(self._saved.write(self._settings()), "utf8"),
-            "model": lambda folder: save_folder(self.bundle, folder),
-        }
-        util.to_disk(path, serialize, exclude)
+        save_folder(self.bundle, folder)
 
-    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "UCUIE":
-        """Read what ``to_disk`` wrote."""
-
-        def read_model(folder: Path) -> None:
-            self._shim.bundle = self._shim.codec.from_folder(folder)
-
-        readers = {"cfg": lambda p: self._read_settings(p.read_text("utf8")), "model": read_model}
-        util.from_disk(path, readers, exclude)
-        return self
-
-    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
-        """The same as ``to_disk``, in one."""
-        serialize = {
-            "cfg": lambda: self._saved.write(self._settings()).encode("utf8"),
-            "model": lambda: self._shim.to_bytes(),
-        }
-        return util.to_bytes(serialize, exclude)
-
-    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> "UCUIE":
-        """Read what ``to_bytes`` gave."""
-        readers = {
-            "cfg": lambda data: self._read_settings(data.decode("utf8")),
-            "model": lambda data: self._shim.from_bytes(data),
-        }
-        util.from_bytes(bytes_data, readers, exclude)
-        return self
+    def _read_model(self, folder: Path) -> None:
+        self._shim.bundle = self._shim.codec.from_folder(folder)
 
 
 def _lesson_settings(options: dict[str, Any]) -> LessonSettings:

@@ -15,6 +15,7 @@ from typing import Any
 from .frames import TASKS, Frame, Schema, escape, write_frames
 
 CAPABILITIES = ("judging", "locating", "associating")
+"""J, L and A (section 3.3), in the order of every routing vector."""
 
 Routes = tuple[int, int, int]
 Pools = Mapping[str, tuple[str, ...]]

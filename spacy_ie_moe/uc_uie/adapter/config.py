@@ -8,9 +8,7 @@ from typing import Any, Literal, get_args
 from peft import PeftConfig
 
 from ...labels import is_whole_number
-
-CAPABILITIES = ("judging", "locating", "associating")
-"""J, L and A (section 3.3), in the order of every routing vector."""
+from ..instructions import CAPABILITIES
 
 FFN_MODULES = ("gate_proj", "up_proj", "down_proj")
 """What the paper adapts (section 4.1): the feed-forward layers of Llama and its kin."""
