@@ -15,7 +15,7 @@ from spacy_ie_moe.uc_uie.constraints import make_grammar
 from spacy_ie_moe.uc_uie.decoding import Request, _batches
 from spacy_ie_moe.uc_uie.frames import SURPLUS, Frame, Schema, read_frames, write_frames
 from spacy_ie_moe.uc_uie.grounding import ground
-from spacy_ie_moe.uc_uie.network import ExtractionLM, LessonBatch, Tokens
+from spacy_ie_moe.uc_uie.network import ExtractionLM, LessonBatch, Tokens, _by_length
 from spacy_ie_moe.uc_uie.prompts import Prompter
 
 from .uie import SCHEMAS, TEXTS, make_tiny_llama, make_tiny_tokenizer
@@ -112,6 +112,32 @@ def test_warming_takes_the_routes_as_gates_and_needs_no_router(tokenizer):
     losses = network(LessonBatch(lessons, forced=True))
     assert "bce" not in losses
     assert torch.equal(network.tuner.gates, torch.tensor([0.0, 1.0, 0.0]).expand_as(network.tuner.gates))
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_lessons_in_groups_of_a_length_are_one_batch(tokenizer, monkeypatch, forced):
+    network = make_network(tokenizer)
+    long, *others = make_lessons(network)
+    routes = [(1, 1, 0), (0, 1, 1), (1, 0, 1), (1, 1, 1)]
+    lessons = [replace(long, body=long.body * 4), *others]
+    lessons = [replace(lesson, routes=route) for lesson, route in zip(lessons, routes, strict=False)]
+    assert len(_by_length(lessons)) > 1
+    batch = LessonBatch(lessons, forced=forced)
+
+    def learn() -> tuple[dict[str, float], list[torch.Tensor]]:
+        losses = network(batch)
+        wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        gradients = torch.autograd.grad(sum(losses.values()), wanted, allow_unused=True)
+        return {name: loss.item() for name, loss in losses.items()}, [g for g in gradients if g is not None]
+
+    losses, gradients = learn()
+    monkeypatch.setattr("spacy_ie_moe.uc_uie.network.SPREAD", 1e9)
+    assert len(_by_length(lessons)) == 1
+    at_once, expected = learn()
+    assert losses == pytest.approx(at_once, abs=1e-5)
+    assert len(gradients) == len(expected) > 0
+    for got, want in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 def test_a_few_steps_learn_the_targets(tokenizer):

@@ -28,6 +28,10 @@ class Tokens:
         return len(self.instruction) + len(self.body) + len(self.target)
 
 
+SPREAD = 1.3
+"""Of lessons that are read at once the longest is at most so many times as long as the shortest."""
+
+
 @dataclass(frozen=True)
 class LessonBatch:
     """Lessons to learn from. forced: their routes are the gates (capability warming), not labels for the router."""
@@ -40,8 +44,7 @@ class ExtractionLM(nn.Module):
     """L_total = L_task + gamma L_bce + beta L_entropy (eq. 10).
 
     model: a causal language model, perhaps of peft's. prompter: its tokenizer. gamma, beta: the weights of the
-    auxiliary losses. mixed_precision: learn in bfloat16
-    with float32 weights.
+    auxiliary losses. mixed_precision: learn in bfloat16 with float32 weights.
     """
 
     def __init__(
@@ -72,31 +75,43 @@ class ExtractionLM(nn.Module):
         return next(self.model.parameters()).device
 
     def forward(self, batch: LessonBatch) -> dict[str, Tensor]:
-        """The terms of the loss by name, weighted; their sum is what is learnt from."""
+        """The terms of the loss by name, weighted; their sum is what is learnt from.
+
+        Lessons of about the same length are read at once, so that little is padding; the loss is that of all.
+        """
         self.decoder.forget()  # what it keeps is of weights that are about to change
-        ids, mask, instruction, targets = self._collate(batch.lessons)
-        routes = torch.tensor([lesson.routes for lesson in batch.lessons], dtype=torch.float32, device=self.device)
+        answered = sum(len(lesson.target) for lesson in batch.lessons)
+        task, calls, labels = [], [], []
+        for group in _by_length(batch.lessons):
+            routes = torch.tensor([lesson.routes for lesson in group], dtype=torch.float32, device=self.device)
+            task.append(self._negative_log_likelihood(group, routes if batch.forced else None) / answered)
+            labels.append(routes)
+            if self.tuner is not None:
+                calls.append(self.tuner.last_call)
+        losses = {"task": torch.stack(task).sum()}
+        if self.tuner is not None:
+            auxiliary = self.tuner.auxiliary_losses(None if batch.forced else torch.cat(labels), calls)
+            weights = {"bce": 0.0 if batch.forced else self.gamma, "entropy": self.beta}
+            losses |= {name: weights[name] * loss for name, loss in auxiliary.items() if weights[name]}
+        return losses
+
+    def _negative_log_likelihood(self, lessons: Sequence[Tokens], routes: Tensor | None) -> Tensor:
+        """-log p of the answers, a sum over their tokens; a scalar. routes: [B, 3], gates that are given."""
+        ids, mask, instruction, targets = self._collate(lessons)
         options: dict[str, Any] = {}
         if takes_positions(self.model):
             options["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)  # padding is on the left
         if self.tuner is not None:
             answer = torch.zeros_like(instruction)
             answer[:, -targets.shape[1] :] = targets != -100
-            options["instruction_mask"] = instruction
-            options["routes"] = routes if batch.forced else None
-            options["loss_mask"] = answer
+            options |= {"instruction_mask": instruction, "routes": routes, "loss_mask": answer}
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision),
             last_logits(self.model, targets.shape[1] + 1),
         ):
             output = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **options)
         logits = output.logits[:, :-1].float().flatten(0, 1)
-        losses = {"task": F.cross_entropy(logits, targets.flatten(), ignore_index=-100)}
-        if self.tuner is not None:
-            auxiliary = self.tuner.auxiliary_losses(None if batch.forced else routes)
-            weights = {"bce": 0.0 if batch.forced else self.gamma, "entropy": self.beta}
-            losses |= {name: weights[name] * loss for name, loss in auxiliary.items() if weights[name]}
-        return losses
+        return F.cross_entropy(logits, targets.flatten(), ignore_index=-100, reduction="sum")
 
     @torch.inference_mode()
     def predict(self, request: Request) -> list[Answer]:
@@ -143,3 +158,13 @@ class ExtractionLM(nn.Module):
             targets[row, answer - len(lesson.target) :] = torch.tensor(lesson.target)
         device = self.device
         return ids.to(device), mask.to(device), instruction.to(device), targets.to(device)
+
+
+def _by_length(lessons: Sequence[Tokens]) -> list[list[Tokens]]:
+    """The lessons in groups of about the same length, see ``SPREAD``."""
+    groups: list[list[Tokens]] = []
+    for lesson in sorted(lessons, key=len):
+        if not groups or len(lesson) > SPREAD * len(groups[-1][0]):
+            groups.append([])
+        groups[-1].append(lesson)
+    return groups

@@ -8,7 +8,7 @@ uses those that are kept. So a prompt may come in one piece or several, and many
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +27,13 @@ class Record:
 
     logits: Tensor | None
     weights: Tensor
+
+    @classmethod
+    def joined(cls, records: Sequence[Record]) -> Record:
+        """The rows of several forwards as those of one."""
+        logits = [record.logits for record in records if record.logits is not None]
+        weights = torch.cat([record.weights for record in records])
+        return cls(torch.cat(logits) if len(logits) == len(records) else None, weights)
 
 
 @dataclass(frozen=True)

@@ -168,48 +168,59 @@ class HiMoEModel(BaseTuner):
         Each is [layers, B, Q]; that of a flat mixture is "all". Raises ``ValueError`` unless that forward had an
         instruction_mask, routes or gradients: others record nothing.
         """
-        records, counted, _ = self._records()
+        records, tokens, _ = self._records([self.last_call])
         if not records:
             return {}
         layout = self.layers[0].layout
-        means = torch.stack([record.weights.to(counted.device) for record in records]).detach()
-        means = means / counted.sum(1).clamp(min=1)[None, :, None, None].to(means)
+        means = torch.stack([record.weights.to(tokens.device) for record in records]).detach()
+        means = means / tokens.clamp(min=1)[None, :, None, None].to(means)
         return {group: means[:, :, index] for index, group in enumerate(layout.groups)}
 
-    def auxiliary_losses(self, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """L_bce (eq. 4) as "bce" and L_entropy (eq. 8) as "entropy" of the last forward: scalars, without γ and β.
+    @property
+    def last_call(self) -> Routing:
+        """How the last forward of this thread was routed."""
+        return self.state.current
+
+    def auxiliary_losses(
+        self, labels: Tensor | None = None, calls: Sequence[Routing] | None = None
+    ) -> dict[str, Tensor]:
+        """L_bce (eq. 4) as "bce" and L_entropy (eq. 8) as "entropy" of a batch: scalars, without γ and β.
 
         labels: [B, 3], the hard-routing labels g_J, g_L and g_A of each row. They are what the gates are to become,
         and a capability's entropy is that over the rows which take it; without labels those whose route is not 0.
+        calls: the ``last_call`` after each of several forwards, whose rows are one batch; None: the last forward.
         """
-        records, counted, routes = self._records()
+        records, tokens, routes = self._records([self.last_call] if calls is None else calls)
         layout = self.layers[0].layout
-        zero = torch.zeros((), device=counted.device)
+        zero = torch.zeros((), device=tokens.device)
         if not layout.routed:
             return {"bce": zero, "entropy": zero}
+        rows = tokens.shape[0]
         own = None
         if labels is not None:
-            check_routes(labels, counted.shape[0])
-            own = labels.to(counted).expand(counted.shape[0], -1)[:, layout.columns] if layout.gated else None
+            check_routes(labels, rows)
+            own = labels.to(tokens).expand(rows, -1)[:, layout.columns] if layout.gated else None
         active = own if own is not None else routes[:, layout.columns] if routes is not None and layout.gated else None
-        active = counted.new_ones(1, len(layout.groups)) if active is None else (active > 0).to(counted)
-        active = active.expand(counted.shape[0], -1)
+        active = tokens.new_ones(1, len(layout.groups)) if active is None else (active > 0).to(tokens)
+        active = active.expand(rows, -1)
         reduction = self._config.adapter_reduction
-        return {
-            "bce": bce_loss(records, own, reduction),
-            "entropy": entropy_loss(records, counted.sum(1), active, reduction),
-        }
+        return {"bce": bce_loss(records, own, reduction), "entropy": entropy_loss(records, tokens, active, reduction)}
 
-    def _records(self) -> tuple[Sequence[Record], Tensor, Tensor | None]:
-        """Of the last forward: what each layer recorded, the tokens that count [B, L], and its routes."""
-        routing, layers = self.state.current, self.layers
-        if routing.counted is None:
-            raise ValueError("the last forward recorded nothing; expected one with an instruction_mask or gradients.")
-        routed = [layer for layer in layers if layer.layout.routed]
-        missing = [layer.name for layer in routed if layer.name not in routing.records]
-        if missing:
-            raise ValueError(f"the last forward did not reach {missing[0]}; expected all adapted layers to be used.")
-        return [routing.records[layer.name] for layer in routed], routing.counted, routing.routes
+    def _records(self, calls: Sequence[Routing]) -> tuple[Sequence[Record], Tensor, Tensor | None]:
+        """Of forwards: what each layer recorded, how many tokens of each row count [B], and their routes."""
+        tokens, routes = [], []
+        routed = [layer.name for layer in self.layers if layer.layout.routed]
+        for call in calls:
+            if call.counted is None:
+                raise ValueError("a forward recorded nothing; expected one with an instruction_mask or gradients.")
+            missing = [name for name in routed if name not in call.records]
+            if missing:
+                raise ValueError(f"a forward did not reach {missing[0]}; expected all adapted layers to be used.")
+            tokens.append(call.counted.sum(1))
+            if call.routes is not None:
+                routes.append(call.routes.expand(call.counted.shape[0], -1))
+        joined = [Record.joined([call.records[name] for call in calls]) for name in routed]
+        return joined, torch.cat(tokens), torch.cat(routes) if len(routes) == len(calls) else None
 
     def checkpointing_kwargs(self) -> dict[str, Any]:
         """For ``model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=...)``.
