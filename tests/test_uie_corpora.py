@@ -469,6 +469,21 @@ def test_geneva():
     check_frames([doc], "EE")
 
 
+def test_events_are_asked_for_triggers_or_for_arguments_alone():
+    twice = [geneva_event(), geneva_event(arguments=[])]
+    sentence = geneva_sentence(event_mentions=twice)
+    (both,), _ = convert(geneva, [sentence])
+    (triggers,), _ = convert(geneva, [sentence], task="ED")
+    (arguments,), _ = convert(geneva, [sentence], task="EAE")
+    assert sorted(len(frame["slots"]) for frame in both._.frames) == [0, 2]
+    (trigger,) = triggers._.frames
+    assert trigger["pos"] == both._.frames[0]["pos"] and not trigger["slots"]
+    assert arguments._.frames == both._.frames
+    assert (triggers._.uie_task, arguments._.uie_task) == ("ED", "EAE")
+    for doc, task in ((triggers, "ED"), (arguments, "EAE")):
+        assert {kind.task for kind in Schema.of(doc._.uie_schema)} == {task}
+
+
 def test_geneva_sentence_with_events_missing_is_asked_only_for_what_it_has():
     other = geneva_sentence(event_mentions=[geneva_event(event_type="Motion")])
     docs, report = convert(geneva, [geneva_sentence(likely_complete=False), other | {"likely_complete": True}])

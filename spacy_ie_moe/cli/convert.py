@@ -38,6 +38,7 @@ class Format:
     labelled: str = "relation"
 
 
+EVENT_TASKS = ("EE", "ED", "EAE")
 FORMATS = {
     "spert": Format(spert.read),
     "fewrel": Format(fewrel.read, frozenset({"per_relation"}), ("RE",)),
@@ -46,9 +47,9 @@ FORMATS = {
     "dygie": Format(dygie.read, frozenset({"unit"})),
     "columns": Format(columns.read, tasks=("NER",), always=True, labelled="entity"),
     "kbp37": Format(kbp37.read, tasks=("RE",), always=True),
-    "phee": Format(phee.read, frozenset({"sub_roles"}), ("EE",), always=True, labelled="event"),
-    "casie": Format(casie.read, frozenset({"unit"}), ("EE",), always=True, labelled="event"),
-    "geneva": Format(geneva.read, tasks=("EE",), always=True, labelled="event"),
+    "phee": Format(phee.read, frozenset({"sub_roles"}), EVENT_TASKS, always=True, labelled="event"),
+    "casie": Format(casie.read, frozenset({"unit"}), EVENT_TASKS, always=True, labelled="event"),
+    "geneva": Format(geneva.read, tasks=EVENT_TASKS, always=True, labelled="event"),
     "aste": Format(aste.read, tasks=("ABSA",), always=True, labelled="triplet"),
 }
 
@@ -84,8 +85,9 @@ def convert(
     task: Annotated[
         str | None,
         typer.Option(
-            help="Write gold frames for uc_uie: RE (of relations) or NER (of entities). Default: none; "
-            f"{', '.join(name for name, known in FORMATS.items() if known.always)} always have those of their one task."
+            help="Write gold frames for uc_uie: RE (of relations) or NER (of entities); of events EE (default), ED "
+            "(triggers) or EAE (arguments of given triggers). Default: none; "
+            f"{', '.join(name for name, known in FORMATS.items() if known.always)} always have frames."
         ),
     ] = None,
     schema: Annotated[

@@ -27,7 +27,7 @@ MALFORMED_SLOT = "malformed slot"
 NOTHING_ASKED = "no type was looked for"
 SAME_TRIGGER = "frame has the type and the words of another"
 
-SLOTS = {"NER": (), "RE": RELATION_SLOTS[0], "ABSA": OPINION_SLOTS}
+SLOTS = {"NER": (), "RE": RELATION_SLOTS[0], "ED": (), "ABSA": OPINION_SLOTS}
 """The slot types of the tasks in which all frame types have the same."""
 
 Extent = tuple[int, int]
@@ -100,10 +100,18 @@ def relation_frames(doc: Doc) -> list[DocFrame]:
     )
 
 
+def trigger_frames(doc: Doc) -> list[DocFrame]:
+    """The events that the converter has set without their slots, those of one type and trigger as one."""
+    triggers = {(frame["type"], *frame["pos"]): {**frame, "slots": []} for frame in doc._.frames}
+    return list(triggers.values())
+
+
 FRAMES: dict[str, Callable[[Doc], list[DocFrame]]] = {
     "NER": entity_frames,
     "RE": relation_frames,
     "EE": lambda doc: doc._.frames,
+    "ED": trigger_frames,
+    "EAE": lambda doc: doc._.frames,
     "ABSA": lambda doc: doc._.frames,
 }
 """The gold frames of a converted document for each task; those of events and opinions the converter has set."""
