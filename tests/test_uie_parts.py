@@ -71,10 +71,23 @@ def test_frames_of_two_windows_are_merged():
     whole = frame("Speech", (1, 2), [("Speaker", (0, 1)), ("Place", (3, 4))], 0.5)
     twice = [frame("PER", (0, 1), score=0.2), frame("PER", (0, 1), score=0.7)]
     other = frame("Speech", (1, 2), [("Speaker", (5, 6))], 0.3)
-    merged = merge_frames([cut, *twice, whole, other], overlapping=True)
+    first, second = Window(0, 6), Window(1, 8)
+    merged = merge_frames([(first, cut), *[(first, each) for each in twice], (second, whole), (second, other)])
     assert [(each["type"], each["score"]) for each in merged] == [("PER", 0.7), ("Speech", 0.5), ("Speech", 0.3)]
-    assert merge_frames(merged, overlapping=True) == merged
-    assert len(merge_frames([cut, *twice, whole, other], overlapping=False)) == 4
+    assert len(merge_frames([(first, each) for each in [cut, *twice, whole, other]])) == 4
+
+
+def test_what_a_border_cuts_goes_where_the_next_window_has_all_of_it():
+    first, second = Window(0, 4), Window(2, 8)
+    cut, whole, inside = frame("PER", (3, 4)), frame("PER", (3, 5)), frame("PER", (2, 3))
+    event, longer = frame("Speech", (1, 2), [("Place", (3, 4))]), frame("Speech", (1, 2), [("Place", (3, 5))])
+    assert merge_frames([(first, cut), (second, whole)]) == [whole]
+    assert merge_frames([(second, whole), (first, cut)]) == [whole]
+    assert merge_frames([(first, event), (second, longer)]) == [longer]
+    assert merge_frames([(first, cut), (second, frame("ORG", (3, 5)))]) == [cut, frame("ORG", (3, 5))], "another type"
+    nested = frame("PER", (2, 4))
+    assert merge_frames([(Window(0, 6), inside), (second, nested)]) == [inside, nested], "both lie inside"
+    assert merge_frames([(first, cut)]) == [cut], "nothing else has it"
 
 
 # --- answers --------------------------------------------------------------------------------------------------

@@ -284,7 +284,7 @@ class UCUIE(SavedPipe):
         by_instruction: dict[tuple[str, Schema], list[Question]] = {}
         for question in questions:
             by_instruction.setdefault((question.task, question.schema), []).append(question)
-        frames: list[list[DocFrame]] = [[] for _ in docs]
+        frames: list[list[tuple[Any, DocFrame]]] = [[] for _ in docs]
         issues: list[list[Issue]] = [[] for _ in docs]
         for (task, schema), group in by_instruction.items():
             request = Request(
@@ -300,15 +300,9 @@ class UCUIE(SavedPipe):
             )
             for question, answer in zip(group, self.model.predict(request), strict=True):
                 found, left_out = self._read(docs[question.doc], question, answer)
-                frames[question.doc] += found
+                frames[question.doc] += [(question.window, frame) for frame in found]
                 issues[question.doc] += left_out
-        windows: list[set[Any]] = [set() for _ in docs]
-        for question in questions:
-            windows[question.doc].add(question.window)
-        return [
-            self._findings(doc, frames[row], issues[row], overlapping=len(windows[row]) > 1)
-            for row, doc in enumerate(docs)
-        ]
+        return [self._findings(doc, frames[row], issues[row]) for row, doc in enumerate(docs)]
 
     def _questions(self, row: int, doc: Doc) -> Iterator[Question]:
         from .gold import given_events
@@ -353,11 +347,11 @@ class UCUIE(SavedPipe):
 
         return read_answer(doc, question.window, answer, question.schema)
 
-    def _findings(self, doc: Doc, frames: list[DocFrame], issues: list[Issue], *, overlapping: bool) -> Findings:
+    def _findings(self, doc: Doc, frames: list[tuple[Any, DocFrame]], issues: list[Issue]) -> Findings:
         from .reading import attach
         from .windows import merge_frames
 
-        merged = merge_frames(frames, overlapping=overlapping)
+        merged = merge_frames(frames)
         asked = self._asked(doc)
         if "EAE" in asked:
             merged, others = attach(doc._.frames, merged)

@@ -31,7 +31,7 @@ class Request:
 
     instruction, bodies: as ``instructions`` has them. grammars: of each body, for constrained decoding. routes: the
     gates of a hard router. max_new_tokens: where an answer is cut off. beams: 1 is greedy. batch_tokens: prompts that
-    are read at once have at most so many tokens together, one prompt at least; with beams that often as many.
+    are read at once have at most so many tokens together, each once for each beam; one prompt at least.
     """
 
     instruction: str
@@ -98,7 +98,7 @@ class Decoder:
                     problem=f"a prompt has {lengths[row]} tokens, {len(prefix.tokens)} of them the instruction; the "
                     f"model has {places} places; expected smaller types_at_once or text_tokens, or shorter words.",
                 )
-            for rows in _batches(order, lengths, budgets, request.batch_tokens):
+            for rows in _batches(order, lengths, budgets, request.batch_tokens // request.beams):
                 grammars = None if request.grammars is None else [request.grammars[row] for row in rows]
                 batch = self._generate(prefix, [bodies[row] for row in rows], grammars, request, budgets[rows[0]])
                 for row, answer in zip(rows, batch, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from spacy.tokens import Doc, Span
@@ -65,33 +65,57 @@ def text_of(doc: Doc, window: Window) -> Span:
     return doc[window.start : window.end]
 
 
-def merge_frames(frames: Iterable[DocFrame], *, overlapping: bool) -> list[DocFrame]:
-    """The frames of a document, each once, with its highest score.
+def merge_frames(found: Iterable[tuple[Window, DocFrame]]) -> list[DocFrame]:
+    """The frames of a document by the windows that they were found in: each once, with its highest score.
 
-    overlapping: they are of several windows. Then a frame goes where another has its type and filler, and all of its
-    slots and more: it was cut by a border.
+    Of several windows a frame goes where another has its type and filler and all of its slots and more, and so does
+    one with words at a border of its window where another has these words and more: it was cut there.
     """
-    best: dict[Any, DocFrame] = {}
-    for frame in frames:
+    best: dict[Any, tuple[Window, DocFrame]] = {}
+    for window, frame in found:
         key = frame_key(frame)
-        if key not in best or frame["score"] > best[key]["score"]:
-            best[key] = frame
-    if not overlapping:
-        return sort_frames(best.values())
+        if key not in best or frame["score"] > best[key][1]["score"]:
+            best[key] = window, frame
+    windows = {window for window, _ in best.values()}
+    frames = [frame for _, frame in best.values()]
+    if len(windows) < 2:
+        return sort_frames(frames)
+    by_type: dict[str, list[DocFrame]] = {}
     by_filler: dict[Any, list[DocFrame]] = {}
-    for frame in best.values():
+    for frame in frames:
+        by_type.setdefault(frame["type"], []).append(frame)
         by_filler.setdefault((frame["type"], _position(frame)), []).append(frame)
-    kept = [frame for group in by_filler.values() for frame in group if not _is_part(frame, group)]
+    kept = []
+    for window, frame in best.values():
+        cut = any(span[0] == window.start or span[1] == window.end for _, span in _spans(frame))
+        others = by_type[frame["type"]] if cut else by_filler[frame["type"], _position(frame)]
+        if not any(_is_part(frame, other, window if cut else None) for other in others):
+            kept.append(frame)
     return sort_frames(kept)
 
 
-def _is_part(frame: DocFrame, others: Sequence[DocFrame]) -> bool:
-    slots = _slots(frame)
-    return any(slots < _slots(other) for other in others)
+def _is_part(frame: DocFrame, other: DocFrame, window: Window | None) -> bool:
+    """Whether the other has all that the frame has, and more. window: at whose borders spans may be longer there."""
+    spans, others = _spans(frame), _spans(other)
+    if spans == others or len(spans) > len(others):
+        return False
+    return all(
+        any(name == kind and _holds(whole, span, window) for name, whole in others) for kind, span in spans
+    )
 
 
-def _slots(frame: DocFrame) -> set[tuple[Any, ...]]:
-    return {(slot["type"], *slot["pos"]) for slot in frame["slots"]}
+def _holds(whole: tuple[int, int], span: tuple[int, int], window: Window | None) -> bool:
+    if whole == span or window is None:
+        return whole == span
+    before = whole[0] == span[0] or (span[0] == window.start and whole[0] < span[0])
+    behind = whole[1] == span[1] or (span[1] == window.end and whole[1] > span[1])
+    return before and behind
+
+
+def _spans(frame: DocFrame) -> set[tuple[str | None, tuple[int, int]]]:
+    """The tokens of the slots by their types, and those of the frame itself, under None."""
+    own = set() if frame["pos"] is None else {(None, (frame["pos"][0], frame["pos"][1]))}
+    return own | {(slot["type"], (slot["pos"][0], slot["pos"][1])) for slot in frame["slots"]}
 
 
 def _position(frame: DocFrame) -> tuple[int, ...] | None:
