@@ -16,8 +16,7 @@ import typer
 from spacy.vocab import Vocab
 
 from spacy_ie_moe.corpora.reader import make_example, read_docs
-from spacy_ie_moe.uc_uie.frames import MALFORMED, TRUNCATED, UNGROUNDABLE, UNKNOWN_SLOT, UNKNOWN_TYPE
-from spacy_ie_moe.uc_uie.reading import CUT
+from spacy_ie_moe.uc_uie.frames import CUT, MALFORMED, TRUNCATED, UNGROUNDABLE, UNKNOWN_SLOT, UNKNOWN_TYPE
 
 KINDS = (MALFORMED, TRUNCATED, CUT, UNGROUNDABLE, UNKNOWN_TYPE, UNKNOWN_SLOT)
 

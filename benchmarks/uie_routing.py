@@ -1,7 +1,8 @@
 """Which expert does what: the routing weights of a trained ``uc_uie`` as heat maps (the paper's Figure 6).
 
 ``python -m benchmarks.uie_routing PIPELINE OUTPUT.svg FILE.spacy [FILE.spacy ...]`` draws, for the task of each file,
-the gates of the capabilities and the mean weights of their sub-experts, averaged over documents and layers.
+the gates of the capabilities and the mean weights of their sub-experts, averaged over documents and layers. Which
+sub-expert is the first means nothing across layers, so those of a layer are sorted, the busiest first.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main(
             for routing in pipe.routing(make_example(doc, gold_ents=False).predicted):
                 names[routing.task] = list(routing.sub_experts)
                 gates[routing.task].append(routing.gates.mean(0))
-                experts[routing.task].append(np.stack([w.mean(0) for w in routing.sub_experts.values()]))
+                experts[routing.task].append(np.stack([_busiest(w) for w in routing.sub_experts.values()]))
     if not gates:
         raise typer.BadParameter("FILES hold no documents with text; expected at least one.")
     tasks = list(gates)
@@ -45,6 +46,11 @@ def main(
     _print("gates", tasks, ["judging", "locating", "associating"], gate_map)
     _print("sub-experts", rows, [str(n + 1) for n in range(expert_map.shape[1])], expert_map)
     _draw(output, tasks, gate_map, rows, expert_map)
+
+
+def _busiest(weights: np.ndarray) -> np.ndarray:
+    """The weights [layers, Q] sorted within each layer, their mean over the layers [Q]."""
+    return -np.sort(-weights, axis=-1).mean(0)
 
 
 def _print(title: str, rows: list[str], columns: list[str], values: np.ndarray) -> None:

@@ -3,8 +3,8 @@
 Of each document one task is annotated, ``Doc._.uie_task`` of the reference, and only that is scored on it:
 
 * NER: span and type of an entity.
-* RE, boundary: both spans with their slots, and the label; strict: the entity types of the spans too, where gold has
-  any (``re_strict``). ABSA: both spans with their slots, and the sentiment.
+* RE, boundary: both spans with their slots, and the label; strict: the entity types of the spans too, where both gold
+  and the predictions have any (``re_strict``). ABSA: both spans with their slots, and the sentiment.
 * ED, Trig-I: the span of a trigger (``trig_i``); Trig-C: its event type too (``trig``).
 * EAE, Arg-I: the span of an argument and the event type (``arg_i``); Arg-C: its role too (``arg``).
 * EE: both ED and EAE.
@@ -28,7 +28,8 @@ from .corpora.conversion import SPAN_KEY
 from .scoring import Counts, Triple, check_same_text, count_sets, token_boundaries
 from .triplet_scoring import Level
 from .uc_uie.doc_frames import check_frame
-from .uc_uie.frames import MALFORMED, TRUNCATED, UNGROUNDABLE, UNKNOWN_TYPE, Schema
+from .uc_uie.frames import CUT, MALFORMED, TRUNCATED, UNGROUNDABLE, UNKNOWN_TYPE, UNREAD, Schema
+from .uc_uie.gold import gold_frames, task_of
 from .uc_uie.instructions import check_task
 
 Place = Callable[[Sequence[int]], Hashable]
@@ -67,7 +68,7 @@ class Metric:
 class Outputs:
     """What of the model's answers could not be used, by ``Doc._.uie_issues``, and how much there was.
 
-    malformed: documents with an answer of which something is not in the form of frames, or cut short. ungroundable:
+    malformed: documents with an answer that is missing, cut short, or in part not in the form of frames. ungroundable:
     fillers that are not in the text, of so many ``fillers``. unknown_types: frames of types that nobody asked for, of
     so many ``frames``.
     """
@@ -84,7 +85,7 @@ class Outputs:
         kinds = Counter(issue["kind"] for issue in doc._.uie_issues)
         filled = sum(len(frame["slots"]) + (frame["pos"] is not None) for frame in doc._.frames)
         self.documents += 1
-        self.malformed += bool(kinds[MALFORMED] or kinds[TRUNCATED])
+        self.malformed += any(kinds[kind] for kind in (MALFORMED, TRUNCATED, CUT, UNREAD))
         self.fillers += filled + kinds[UNGROUNDABLE]
         self.ungroundable += kinds[UNGROUNDABLE]
         self.frames += len(doc._.frames) + kinds[UNKNOWN_TYPE]
@@ -128,24 +129,28 @@ class FrameScores:
         }
 
 
-def score_frames(examples: Iterable[Example]) -> FrameScores:
-    """Score ``Doc._.frames`` of each prediction against its reference; references without ``uie_task`` are left out.
+def score_frames(examples: Iterable[Example], schema: Schema | None = None) -> FrameScores:
+    """Score ``Doc._.frames`` of each prediction against its reference.
 
-    Where the reference has ``Doc._.uie_schema``, predicted frames of other types are not scored: it is not annotated
-    for them. Raises ``ValueError`` for another task, where prediction and reference are not the same text, white space
-    aside, and for a frame that is none of its document.
+    schema: what is asked of documents that have no ``Doc._.uie_schema``. Gold is what training takes for it: of a
+    reference with a schema, entities and relations where it has no frames, and the task of the schema where it has no
+    ``uie_task``. References whose task is not known are left out. Predicted frames of types that the reference's own
+    schema does not have are not scored: it is not annotated for them. Raises ``ValueError`` for another task, where
+    prediction and reference are not the same text, white space aside, and for a frame that is none of its document.
     """
     scores = FrameScores()
-    typed = False
+    gold_is_typed = found_is_typed = False
     for example in examples:
         reference, predicted = example.reference, example.predicted
-        task = reference._.uie_task
+        own = schema if reference._.uie_schema is None else Schema.of(reference._.uie_schema)
+        task = _task_of(reference, own)
         if not task:
             continue
         check_task(task)
         check_same_text(reference, predicted)
         asked = _asked_types(reference)
-        gold, found = _Frames(reference, asked), _Frames(predicted, asked)
+        frames = reference._.frames if own is None else gold_frames(reference, own.for_task(task))
+        gold, found = _Frames(reference, frames, asked), _Frames(predicted, predicted._.frames, asked)
         scores.tasks[task] += 1
         scores.outputs.add(predicted)
         for name in TASK_METRICS[task]:
@@ -154,8 +159,9 @@ def score_frames(examples: Iterable[Example]) -> FrameScores:
             metric.offset.add(expected, given)
             metric.documents.append(count_sets(expected, given))
             metric.string.add(gold.items(name, as_string=True), found.items(name, as_string=True))
-        typed = typed or (task == "RE" and gold.are_typed)
-    if not typed:
+        gold_is_typed |= task == "RE" and gold.are_typed
+        found_is_typed |= task == "RE" and found.are_typed
+    if not (gold_is_typed and found_is_typed):
         scores.metrics.pop("re_strict", None)
     return scores
 
@@ -165,7 +171,7 @@ class FrameScorer:
     """See ``make_frame_scorer``; an object rather than a closure, so that pipelines can be pickled."""
 
     def __call__(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        scores = score_frames(examples)
+        scores = score_frames(examples, kwargs.get("schema"))
         values: dict[str, Any] = {"uie_f": scores.mean_f1(), "uie_string_f": scores.mean_f1("string")}
         for name in METRICS:
             values |= _spacy_values(name, scores.metrics.get(name))
@@ -198,6 +204,13 @@ def _spacy_values(name: str, metric: Metric | None) -> dict[str, Any]:
     return dict(zip(keys, values, strict=True))
 
 
+def _task_of(reference: Doc, schema: Schema | None) -> str:
+    """The task that a document is annotated for; "" where that is not known."""
+    if reference._.uie_task or schema is None or len(schema.by_task()) > 1:
+        return reference._.uie_task
+    return task_of(reference, schema)
+
+
 def _asked_types(reference: Doc) -> Collection[str] | None:
     """The types that a document is annotated for; None: any."""
     if reference._.uie_schema is None:
@@ -206,12 +219,12 @@ def _asked_types(reference: Doc) -> Collection[str] | None:
 
 
 class _Frames:
-    """The frames of a document as sets of what the metrics count. asked: the types to keep, None for all."""
+    """Frames of a document as sets of what the metrics count. asked: the types to keep, None for all."""
 
-    def __init__(self, doc: Doc, asked: Collection[str] | None) -> None:
+    def __init__(self, doc: Doc, frames: Iterable[Mapping[str, Any]], asked: Collection[str] | None) -> None:
         self.doc = doc
         self.frames = []
-        for frame in doc._.frames:
+        for frame in frames:
             check_frame(doc, frame)
             if asked is None or frame["type"] in asked:
                 self.frames.append(frame)
@@ -263,8 +276,8 @@ def _entities(frame: Mapping[str, Any], place: Place) -> Iterator[Triple]:
 
 
 def _joined(frame: Mapping[str, Any], place: Place) -> Iterator[Triple]:
-    """A relation or opinion, by all of its slots."""
-    if frame["pos"] is None and frame["slots"]:
+    """A relation or opinion, by all of its slots; words of its own do not matter."""
+    if frame["slots"]:
         slots = frozenset((slot["type"], place(slot["pos"])) for slot in frame["slots"])
         yield Triple(slots, None, frame["type"])
 

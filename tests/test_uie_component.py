@@ -20,7 +20,7 @@ from spacy_ie_moe.corpora.reader import make_example
 from spacy_ie_moe.relations import make_relation
 from spacy_ie_moe.uc_uie.doc_frames import new_frame
 from spacy_ie_moe.uc_uie.frames import SURPLUS
-from spacy_ie_moe.uc_uie.windows import make_windows
+from spacy_ie_moe.uc_uie.windows import Window, make_windows
 
 from .uie import MIXED, TEXTS, make_docs, save_tiny_llama
 
@@ -31,7 +31,7 @@ def base(tmp_path_factory) -> Path:
 
 
 def make_nlp(base: Path, **config) -> Language:
-    model = {"base": str(base), **config.pop("model", {})}
+    model = {"base": str(base), "adapter": "himoe", **config.pop("model", {})}
     schema = [{"name": name, "slots": slots} for name, slots in MIXED.items()]  # one of the names has a colon
     settings = {"schema": schema, "max_new_tokens": 48, "constrained": True, **config}
     nlp = spacy.blank("en")
@@ -112,9 +112,14 @@ def test_a_document_can_ask_for_its_own_schema_and_task(nlp):
     assert {frame["type"] for frame in nlp.get_pipe("uc_uie")(doc)._.frames} <= {"Thing"}
 
 
-def test_without_any_schema_nothing_is_asked(base):
-    doc = make_nlp(base, schema={})(TEXTS[0])
-    assert doc._.frames == []
+def test_without_any_schema_nothing_is_asked_and_nothing_is_lost(base, caplog):
+    nlp = make_nlp(base, schema={})
+    doc = nlp.make_doc(TEXTS[0])
+    doc._.frames = [new_frame(doc, "PER", (0, 1))]
+    for _ in range(2):
+        doc = nlp.get_pipe("uc_uie")(doc)
+    assert doc._.frames == [new_frame(doc, "PER", (0, 1))]
+    assert caplog.text.count("has a schema; nothing is looked for") == 1
 
 
 def test_a_large_schema_is_asked_for_in_parts(base):
@@ -271,6 +276,8 @@ def test_settings_changed_at_run_time_come_back(base, tmp_path):
         ({"schema": {"PER (x)": []}}, "PER"),
         ({"model": {"precision": "int3"}}, "model.precision is 'int3'"),
         ({"model": {"base": ""}}, "model.base is ''"),
+        ({"model": {"adapter": "uie-mini"}}, "model.adapter is 'uie-mini', which is not for the base"),
+        ({"model": {"adapter": "some/folder", "adapter_settings": {"r": 4}}}, "model.adapter_settings is {'r': 4}"),
     ],
 )
 def test_wrong_settings_are_named(base, config, words):
@@ -375,6 +382,20 @@ def test_given_events_are_kept_whatever_is_answered(base):
     nlp.get_pipe("uc_uie")(doc)
     assert sorted((frame["type"], frame["pos"]) for frame in doc._.frames) == [("Birth", [3, 4]), ("Travel", [6, 7])]
     assert not doc.ents
+
+
+def test_arguments_of_given_events_beside_other_types(base):
+    nlp = make_nlp(base, schema={"PER": [], "Left": {"slots": ["Who"], "task": "EAE"}})
+    pipe = nlp.get_pipe("uc_uie")
+    doc = nlp.make_doc("Bob left .")
+    event, person = new_frame(doc, "Left", (1, 2), [("Who", (0, 1))]), new_frame(doc, "PER", (0, 1))
+    doc._.frames = [new_frame(doc, "Left", (1, 2)), new_frame(doc, "PER", (1, 2))]
+    for _ in range(2):  # what was found is no event that is given the next time
+        findings = pipe._findings(doc, [(Window(0, 3), person), (Window(0, 3), event)], [])
+        pipe.set_annotations([doc], [findings])
+        assert doc._.frames == [person, event]
+        assert not doc._.uie_issues
+        assert [ent.text for ent in doc.ents] == ["Bob"]
 
 
 def test_triggers_alone_are_no_entities(base):

@@ -18,11 +18,11 @@ from spacy_ie_moe.relations import make_relation
 from spacy_ie_moe.uc_uie.compact import OFFSET, make_compact, new_compact, train_tokenizer
 from spacy_ie_moe.uc_uie.decoding import Answer
 from spacy_ie_moe.uc_uie.doc_frames import new_frame
-from spacy_ie_moe.uc_uie.frames import UNGROUNDABLE, UNKNOWN_TYPE, Schema
-from spacy_ie_moe.uc_uie.gold import LessonMaker, given_events, gold_frames, task_of
+from spacy_ie_moe.uc_uie.frames import CUT, NOT_GIVEN, UNGROUNDABLE, UNKNOWN_TYPE, Schema
+from spacy_ie_moe.uc_uie.gold import LessonMaker, frames_in, given_events, gold_frames, known_places, task_of
 from spacy_ie_moe.uc_uie.lessons import LessonSettings
 from spacy_ie_moe.uc_uie.prompts import Prompter
-from spacy_ie_moe.uc_uie.reading import CUT, read_answer
+from spacy_ie_moe.uc_uie.reading import attach, read_answer
 from spacy_ie_moe.uc_uie.windows import Window, make_windows, merge_frames
 
 from .conftest import make_tokenizer
@@ -177,7 +177,55 @@ def test_the_events_whose_arguments_are_asked_for_are_given():
     doc = nlp("Bob left . Ann left .")
     doc._.frames = [new_frame(doc, "Left", (1, 2), [("Who", (0, 1))]), new_frame(doc, "Left", (4, 5), ())]
     events = given_events(doc, Window(0, 3), Schema.of({"Left": ["Who"]}))
-    assert [(event.type, event.filler, event.slots) for event in events] == [("Left", "left", ())]
+    assert events == [new_frame(doc, "Left", (1, 2))]
+
+
+def answer_to(text: str) -> Answer:
+    return Answer(text, list(range(1, len(text) + 1)), [0.0] * len(text))
+
+
+def test_arguments_go_to_the_given_event_and_not_to_an_earlier_mention_of_its_trigger():
+    doc = nlp("They left early . Bob left Rome .")
+    schema = Schema.of({"Left": {"slots": ["Who", "From"], "task": "EAE"}})
+    event = new_frame(doc, "Left", (5, 6))
+    window = Window(1, 8)
+    answer = answer_to("{(Left: Left): [(Who: Bob), (From: Rome)]}")
+    found, issues = read_answer(doc, window, answer, schema, known_places(doc, window, [event]))
+    assert not issues
+    (frame,), issues = attach([event], found)
+    assert not issues
+    assert (frame["pos"], [slot["text"] for slot in frame["slots"]]) == ([5, 6], ["Bob", "Rome"])
+
+
+def test_answers_to_given_events_are_joined_and_handed_out():
+    doc = nlp("a b c d e f g h")
+    event, other = new_frame(doc, "Left", (1, 2)), new_frame(doc, "Left", (4, 5))
+    first = new_frame(doc, "Left", (1, 2), [("Who", (0, 1))], 0.4)
+    second = new_frame(doc, "Left", (1, 2), [("Who", (0, 1)), ("From", (2, 3))], 0.6)
+    (joined, empty), issues = attach([event, other], [first, second])
+    assert [(slot["type"], slot["pos"], slot["score"]) for slot in joined["slots"]] == [
+        ("Who", [0, 1], 0.6), ("From", [2, 3], 0.6)
+    ]  # fmt: skip
+    assert (joined["score"], empty, issues) == (0.6, other, [])
+    assert attach([event, event, event], [first, second])[0] == [first, second, event], "events that are the same"
+    frames, (issue,) = attach([other], [first])
+    assert frames == [other] and issue.kind == NOT_GIVEN
+
+
+def test_events_keep_the_slots_that_are_in_the_window():
+    doc = nlp("a b c d e f g h")
+    event = new_frame(doc, "Left", (1, 2), [("Who", (0, 1)), ("From", (6, 7))])
+    relation = new_frame(doc, "in", None, [("subject", (0, 1)), ("object", (6, 7))])
+    assert frames_in([event, relation], Window(0, 4)) == [new_frame(doc, "Left", (1, 2), [("Who", (0, 1))])]
+    assert frames_in([event, relation], Window(0, 8)) == [event, relation]
+    assert frames_in([event, relation], Window(4, 8)) == []
+
+
+def test_relations_of_other_slots_need_frames():
+    doc = nlp("Bob met Ann")
+    doc._.relations = [make_relation(doc[0:1], doc[2:3], "met", 1.0)]
+    with pytest.raises(ValueError, match="slots of frame type 'met' are by, whom; expected subject and object"):
+        gold_frames(doc, Schema.of({"met": {"slots": ["by", "whom"], "task": "RE"}}))
 
 
 # --- the compact model ----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from spacy_ie_moe.cli import app
 from spacy_ie_moe.uc_uie.doc_frames import new_frame
+from spacy_ie_moe.uc_uie.frames import Schema
 from spacy_ie_moe.uie_scoring import FrameScores, make_frame_scorer, score_frames
 
 NLP = spacy.blank("en")
@@ -91,6 +92,23 @@ def test_relations() -> None:
     assert "re_strict" not in scores.metrics, "gold has no entity types"
 
 
+def test_relations_with_words_of_their_own_count_too() -> None:
+    found = make("", ("in", MET, ("subject", ANN), ("object", ROME)), ("in", MET, ("subject", BOB), ("object", ROME)))
+    assert counts(score(make("RE", IN), found), "re") == (1, 1, 0)
+
+
+def test_gold_is_what_training_takes_for_it() -> None:
+    gold, found = make(""), make("", ("PER", ANN), ("PER", BOB))
+    gold.ents = [Span(gold, *ANN, "PER"), Span(gold, *ROME, "LOC")]
+    assert score_frames([Example(found, gold)]).tasks == {}, "nobody says what was annotated"
+    scores = score_frames([Example(found, gold)], Schema.of(["PER", "LOC"]))
+    assert (scores.tasks, counts(scores, "ner")) == ({"NER": 1}, (1, 1, 1))
+    mixed = Schema.of({"PER": [], "in": ["subject", "object"]})
+    assert score_frames([Example(found, gold)], mixed).tasks == {}, "one of two tasks"
+    gold._.uie_schema = ["PER"]
+    assert counts(score_frames([Example(found, gold)], mixed), "ner") == (1, 1, 0)
+
+
 def test_strict_relations_agree_in_entity_types() -> None:
     gold, found = make("RE", IN, MEETS), make("", IN, MEETS)
     gold.ents = [Span(gold, *ANN, "PER"), Span(gold, *ROME, "LOC"), Span(gold, *BOB, "PER")]
@@ -101,6 +119,8 @@ def test_strict_relations_agree_in_entity_types() -> None:
     found.ents = []
     found._.frames = [*found._.frames, frame(found, "PER", ANN), frame(found, "LOC", ROME)]
     assert counts(score(gold, found), "re_strict") == (1, 1, 1), "Bob has no type now, Rome the right one"
+    bare = make("", IN, MEETS)
+    assert "re_strict" not in score(gold, bare).metrics, "what was found has no entity types"
     gold.ents = []
     gold.spans["entities"] = [Span(gold, *ANN, "PER"), Span(gold, *ROME, "LOC"), Span(gold, *BOB, "PER")]
     assert counts(score(gold, found), "re_strict") == (1, 1, 1)

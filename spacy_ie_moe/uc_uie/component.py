@@ -24,8 +24,8 @@ from ..saved_pipe import SavedPipe
 from ..saved_settings import SavedSettings
 from ..streaming import annotate
 from ..torch_wrapper import TorchShim
-from .doc_frames import DocFrame, require_frame_extensions, to_entities, to_relations
-from .frames import Frame, Issue, Schema
+from .doc_frames import DocFrame, require_frame_extensions, sort_frames, to_entities, to_relations, to_strings
+from .frames import Issue, Schema
 from .lessons import Lesson, LessonSettings
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ seed = 0
 
 [uc_uie.model]
 @architectures = "spacy_ie_moe.UCUIE.v1"
+base = "uie-mini"
 revision = null
-adapter = "himoe"
+adapter = "uie-mini"
 adapter_settings = {}
 precision = "float32"
 save_base = true
@@ -140,14 +141,14 @@ def _is_odd(name: str, value: Any) -> bool:
 class Question(NamedTuple):
     """Something to ask of a part of a document: a task and the types of it that are asked for at once.
 
-    given: the events whose arguments are asked for (EAE).
+    given: the events whose arguments are asked for (EAE), without slots.
     """
 
     doc: int
     window: Any
     task: str
     schema: Schema
-    given: list[Frame]
+    given: list[DocFrame]
 
 
 class Routing(NamedTuple):
@@ -184,8 +185,8 @@ class UCUIE(SavedPipe):
     greedy. max_new_tokens: where an answer is cut off. text_tokens: of a text that is read at once; longer ones are
     read in overlapping windows. batch_tokens: prompts that are read at once have at most so many tokens together.
 
-    In training: warming_steps: so many updates at the start learn single capabilities (stage 1). lessons: options of
-    ``LessonSettings``. seed: of the lessons.
+    In training: warming_steps: so many steps of the optimizer at the start learn single capabilities (stage 1).
+    lessons: options of ``LessonSettings``. seed: of the lessons.
     """
 
     def __init__(
@@ -230,8 +231,10 @@ class UCUIE(SavedPipe):
         self._learnt: Counter[str] = Counter()
         self._seed = seed
         self._updates = 0
+        self._steps = 0
         self._said_too_long = False
-        self._lessons_since_step = 0
+        self._said_no_schema = False
+        self._tokens_since_step = 0
         self._accelerator: Any = None
         self._saved = SavedSettings(DEFAULTS, self._settings())
 
@@ -328,13 +331,18 @@ class UCUIE(SavedPipe):
         return {doc._.uie_task: schema.for_task(doc._.uie_task)} if doc._.uie_task else schema.by_task()
 
     def _schema_of(self, doc: Doc) -> Schema | None:
-        return self._schema if doc._.uie_schema is None else Schema.of(doc._.uie_schema)
+        if doc._.uie_schema is not None:
+            return Schema.of(doc._.uie_schema)
+        if self._schema is None and not self._said_no_schema:
+            self._said_no_schema = True
+            logger.warning("%s: neither the component nor a document has a schema; nothing is looked for.", self.name)
+        return self._schema
 
     def _body(self, doc: Doc, question: Question) -> str:
         from .instructions import body
         from .windows import text_of
 
-        return body(text_of(doc, question.window).text, question.given)
+        return body(text_of(doc, question.window).text, to_strings(doc, question.given))
 
     def _grammar(self, doc: Doc, question: Question) -> str:
         from .constraints import make_grammar
@@ -343,9 +351,11 @@ class UCUIE(SavedPipe):
         return make_grammar(question.schema, text_of(doc, question.window).text, task=question.task)
 
     def _read(self, doc: Doc, question: Question, answer: Any) -> tuple[list[DocFrame], list[Issue]]:
+        from .gold import known_places
         from .reading import read_answer
 
-        return read_answer(doc, question.window, answer, question.schema)
+        known = known_places(doc, question.window, question.given)
+        return read_answer(doc, question.window, answer, question.schema, known)
 
     def _findings(self, doc: Doc, frames: list[tuple[Any, DocFrame]], issues: list[Issue]) -> Findings:
         from .reading import attach
@@ -354,7 +364,12 @@ class UCUIE(SavedPipe):
         merged = merge_frames(frames)
         asked = self._asked(doc)
         if "EAE" in asked:
-            merged, others = attach(doc._.frames, merged)
+            found_anew = {kind.name for task, schema in asked.items() if task != "EAE" for kind in schema}
+            events, others = attach(
+                [frame for frame in doc._.frames if frame["type"] not in found_anew],
+                [frame for frame in merged if frame["type"] not in found_anew],
+            )
+            merged = sort_frames([*events, *(frame for frame in merged if frame["type"] in found_anew)])
             issues = [*issues, *others]
         return Findings(merged, issues, asked)
 
@@ -363,6 +378,8 @@ class UCUIE(SavedPipe):
         from .reading import as_data
 
         for doc, found in zip(docs, scores, strict=True):
+            if not found.asked:
+                continue
             doc._.frames = found.frames
             doc._.uie_issues = as_data(found.issues)
             types = [kind for schema in found.asked.values() for kind in schema]
@@ -404,6 +421,7 @@ class UCUIE(SavedPipe):
     ) -> None:
         """Load the base that the config names, with its adapter. Labels need not be known: documents bring them."""
         self._updates = 0
+        self._steps = 0
         self._learnt.clear()
         self._shim.reset()
         _ = self._shim.bundle
@@ -419,7 +437,7 @@ class UCUIE(SavedPipe):
         """Learn from a batch: L_task + gamma L_bce + beta L_entropy (eq. 10), in ``losses`` as a sum and one by one.
 
         Gold are ``Doc._.frames`` of the references (else their entities and relations) for ``Doc._.uie_task``. The
-        first ``warming_steps`` calls learn one capability from each document. ``drop`` has no effect.
+        first ``warming_steps`` steps learn one capability from each document. ``drop`` has no effect.
         """
         from .network import LessonBatch
 
@@ -427,12 +445,12 @@ class UCUIE(SavedPipe):
         examples = list(examples)
         validate_examples(examples, "UCUIE.update")
         losses.setdefault(self.name, 0.0)
-        if self._accelerator is not None:
-            examples = examples[self._accelerator.process_index :: self._accelerator.num_processes]
-        warming = self._updates < self._warming_steps
+        warming = self._steps < self._warming_steps
         lessons = self._lessons(examples, warming=warming)
+        if self._accelerator is not None:  # drawn by all alike, so that the lessons are those of one process
+            lessons = lessons[self._accelerator.process_index :: self._accelerator.num_processes]
         self._updates += 1
-        self._lessons_since_step += len(lessons)
+        self._tokens_since_step += sum(len(lesson.target) for lesson in lessons)
         terms: dict[str, float] = {}
         if lessons:
             terms, backprop = self.model.begin_update(LessonBatch(lessons, forced=warming or self._hard))
@@ -503,23 +521,24 @@ class UCUIE(SavedPipe):
         self._accelerator = accelerator
 
     def finish_update(self, sgd: Optimizer) -> None:
-        """One step of the optimizer, with the mean of the gradients of all processes, by their numbers of lessons."""
+        """One step of the optimizer, with the mean of the gradients of all processes, by what they learnt to write."""
         import torch
 
         if self._accelerator is not None:
-            mine = torch.tensor(float(self._lessons_since_step), device=self._accelerator.device)
+            mine = torch.tensor(float(self._tokens_since_step), device=self._accelerator.device)
             share = mine / self._accelerator.reduce(mine.clone(), "sum").clamp(min=1)
             for parameter in self.bundle.network.parameters():
                 if parameter.requires_grad:  # all of them, also where there was nothing to learn from
                     gradient = parameter.new_zeros(parameter.shape) if parameter.grad is None else parameter.grad
                     parameter.grad = self._accelerator.reduce(gradient * share, "sum")
-        self._lessons_since_step = 0
+        self._tokens_since_step = 0
+        self._steps += 1
         super().finish_update(sgd)
         self.bundle.network.decoder.forget()
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """The scores of the scorer."""
-        return {} if self.scorer is None else self.scorer(examples, **kwargs)
+        """The scores of the scorer; what the schema of the component asks of documents without one is annotated."""
+        return {} if self.scorer is None else self.scorer(examples, schema=self._schema, **kwargs)
 
     # --- saving -----------------------------------------------------------------------------------------------
 

@@ -54,6 +54,12 @@ SURPLUS = "surplus"
 """Kind of issue: one more copy of a frame than the text has mentions of it."""
 EMPTY = "empty"
 """Kind of issue: a frame of which neither filler nor slots are there."""
+UNREAD = "unread"
+"""Kind of issue: a part of the text could not be read."""
+CUT = "cut"
+"""Kind of issue: the answer was as long as it could be and had not come to an end."""
+NOT_GIVEN = "not given"
+"""Kind of issue: arguments of an event that was not asked about."""
 
 
 @dataclass(frozen=True)

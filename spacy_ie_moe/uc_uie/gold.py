@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from spacy.tokens import Doc
 
 from .capabilities import LESSONS
 from .doc_frames import DocFrame, new_frame, sort_frames, to_strings
-from .frames import RELATION_SLOTS, Frame, Schema
+from .frames import RELATION_SLOTS, Schema
+from .grounding import Known, Offsets, known_key
 from .lessons import Lesson, LessonSettings, make_lesson
-from .network import Tokens
-from .prompts import Prompter
+from .prompts import Prompter, Tokens
 from .windows import Window, make_windows, text_of
 
 
@@ -45,24 +44,44 @@ def gold_frames(doc: Doc, schema: Schema) -> list[DocFrame]:
         ]
     for relation in doc._.relations if "RE" in by_task else ():
         if relation["label"] in by_task["RE"]:
-            head, tail = next(sides for sides in RELATION_SLOTS if set(sides) <= set(schema.slots(relation["label"])))
+            known = set(schema.slots(relation["label"]))
+            head, tail = next((sides for sides in RELATION_SLOTS if set(sides) <= known), (None, None))
+            if head is None:
+                raise ValueError(
+                    f"slots of frame type {relation['label']!r} are {', '.join(sorted(known))}; expected subject and "
+                    "object, or head and tail, for documents with relations and no frames."
+                )
             slots = [(head, relation["head_pos"]), (tail, relation["tail_pos"])]
             frames.append(new_frame(doc, relation["label"], None, slots))
     return sort_frames(frames)
 
 
-def given_events(doc: Doc, window: Window, schema: Schema) -> list[Frame]:
+def given_events(doc: Doc, window: Window, schema: Schema) -> list[DocFrame]:
     """The events in a window whose arguments are asked for (EAE): ``Doc._.frames`` with a filler, without slots."""
     frames: list[DocFrame] = doc._.frames
-    events: list[DocFrame] = [{**frame, "slots": []} for frame in frames if frame["type"] in schema]
-    return to_strings(doc, [event for event in events if event["pos"] is not None and _lies_in(event, window)])
+    return [
+        {**frame, "slots": []}
+        for frame in frames
+        if frame["type"] in schema and frame["pos"] is not None and _lies_in(frame["pos"], window)
+    ]
+
+
+def known_places(doc: Doc, window: Window, events: Sequence[DocFrame]) -> Known:
+    """Where given events are in the text of a window."""
+    offset = text_of(doc, window).start_char
+    places: dict[tuple[str, str], set[Offsets]] = {}
+    for event in events:
+        span = doc[event["pos"][0] : event["pos"][1]]
+        place = (span.start_char - offset, span.end_char - offset)
+        places.setdefault(known_key(event["type"], span.text), set()).add(place)
+    return {key: sorted(found) for key, found in places.items()}
 
 
 class LessonMaker:
     """Lessons from annotated documents, drawn anew at every call.
 
     limit: tokens of the language model that a text may have; of a longer one a window is drawn, with the frames that
-    lie in it. settings: how types and wordings are drawn.
+    lie in it (``frames_in``). settings: how types and wordings are drawn.
     """
 
     def __init__(self, prompter: Prompter, *, limit: int, settings: LessonSettings | None = None) -> None:
@@ -78,7 +97,7 @@ class LessonMaker:
         task = task_of(doc, schema)
         schema = schema.for_task(task)
         window = rng.choice(windows)
-        frames = to_strings(doc, [frame for frame in gold_frames(doc, schema) if _lies_in(frame, window)])
+        frames = to_strings(doc, frames_in(gold_frames(doc, schema), window))
         text = text_of(doc, window).text
         if capability is None:
             return make_lesson(text, frames, task, schema, rng=rng, settings=self.settings)
@@ -95,6 +114,15 @@ class LessonMaker:
         )
 
 
-def _lies_in(frame: DocFrame, window: Window) -> bool:
-    places: Sequence[Any] = [frame["pos"], *(slot["pos"] for slot in frame["slots"])]
-    return all(window.start <= place[0] and place[1] <= window.end for place in places if place is not None)
+def frames_in(frames: Iterable[DocFrame], window: Window) -> list[DocFrame]:
+    """What of the frames is in a window: an event with its slots there, a relation or opinion with all of its slots."""
+    found: list[DocFrame] = []
+    for frame in frames:
+        slots = [slot for slot in frame["slots"] if _lies_in(slot["pos"], window)]
+        if _lies_in(frame["pos"], window) if frame["pos"] is not None else len(slots) == len(frame["slots"]):
+            found.append({**frame, "slots": slots})
+    return found
+
+
+def _lies_in(place: Sequence[int], window: Window) -> bool:
+    return window.start <= place[0] and place[1] <= window.end

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,9 @@ from .frames import EMPTY, SURPLUS, UNGROUNDABLE, Frame, Issue, Slot
 
 Offsets = tuple[int, int]
 """[start, end) in characters of the text."""
+
+Known = Mapping[tuple[str, str], Sequence[Offsets]]
+"""Where frames are known to be, in text order, by their ``known_key``."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,12 @@ class GroundedFrame:
     source: Frame
 
 
-def ground(frames: Sequence[Frame], text: str) -> tuple[list[GroundedFrame], list[Issue]]:
+def ground(
+    frames: Sequence[Frame], text: str, known: Known | None = None
+) -> tuple[list[GroundedFrame], list[Issue]]:
     """The frames with offsets, in their order, and what had to be left out.
+
+    known: where frames are known to be; these are their mentions then, and no others.
 
     - The n-th frame of a type and filler is at the filler's n-th mention. If the answer is seen to follow the text
       (fillers with just one mention, two of those at least, come in text order), mentions before that of the previous
@@ -55,7 +62,7 @@ def ground(frames: Sequence[Frame], text: str) -> tuple[list[GroundedFrame], lis
     of which nothing is left; and surplus copies: frames when no further mention or arrangement is left for them. Only
     a filler with just one mention may have several frames of a type there, if their slots differ.
     """
-    grounder = _Grounder(text, frames)
+    grounder = _Grounder(text, frames, known or {})
     grounded: list[GroundedFrame] = []
     for frame in frames:
         outcome = grounder.ground(frame)
@@ -64,6 +71,11 @@ def ground(frames: Sequence[Frame], text: str) -> tuple[list[GroundedFrame], lis
         else:
             grounded.append(outcome)
     return grounded, grounder.issues
+
+
+def known_key(type: str, filler: str) -> tuple[str, str]:
+    """A frame's type and its words, white space and case aside."""
+    return type, _squeeze(filler).casefold()
 
 
 def find_mentions(filler: str, text: str) -> list[Offsets]:
@@ -277,8 +289,9 @@ def _key(frame: Frame) -> _Key:
 class _Grounder:
     """Grounds the frames of one answer, one after the other."""
 
-    def __init__(self, text: str, frames: Sequence[Frame]) -> None:
+    def __init__(self, text: str, frames: Sequence[Frame], known: Known) -> None:
         self.text = _Text(text)
+        self.known = known
         self.issues: list[Issue] = []
         self.in_order = self.follows_text(frames)
         self.last = _START  # the mention of the last frame that has one
@@ -290,7 +303,7 @@ class _Grounder:
 
     def follows_text(self, frames: Sequence[Frame]) -> bool:
         """Whether the mentions that leave no doubt, of which there are two at least, come in text order."""
-        mentions = [self.text.find(frame.filler) for frame in frames if frame.filler is not None]
+        mentions = [self.find_frame(frame) for frame in frames if frame.filler is not None]
         certain = [spans[0] for spans in mentions if len(spans) == 1]
         return len(set(certain)) > 1 and certain == sorted(certain)
 
@@ -298,7 +311,7 @@ class _Grounder:
         """The frame with offsets, or why it is left out; slots that are left out are added to the issues."""
         span = None
         if frame.filler is not None:
-            mentions = self.text.find(frame.filler)
+            mentions = self.find_frame(frame)
             if not mentions:
                 return _left_out(frame, UNGROUNDABLE, "it is not in the text")
             span = self.next_mention(frame, mentions)
@@ -323,6 +336,11 @@ class _Grounder:
             return _left_out(frame, SURPLUS, "an earlier frame is the same, at the same place")
         self.seen.add(identity)
         return GroundedFrame(frame.type, span, tuple(slots), frame)
+
+    def find_frame(self, frame: Frame) -> Sequence[Offsets]:
+        """The mentions of a frame's filler."""
+        filler = frame.filler or ""
+        return self.known.get(known_key(frame.type, filler)) or self.text.find(filler)
 
     def next_mention(self, frame: Frame, mentions: Sequence[Offsets]) -> Offsets | None:
         """The next mention for a frame of this type; the only one again and again; None if all are taken."""

@@ -207,9 +207,15 @@ def read_pools(path: str | Path) -> dict[str, tuple[str, ...]]:
     for name, pool in given.items():
         if name not in ALL_POOLS:
             raise ValueError(f"path {path} has a pool {name!r}; expected only {', '.join(ALL_POOLS)}.")
-        if not pool or not all(isinstance(wording, str) and len(wording.split()) > 1 for wording in pool):
-            raise ValueError(f"pool {name!r} of path {path} is {list(pool)!r}; expected at least one sentence.")
+        if not pool or not all(_is_sentence(wording) for wording in pool):
+            raise ValueError(
+                f"pool {name!r} of path {path} is {list(pool)!r}; expected at least one sentence, each in one line."
+            )
     return {**ALL_POOLS, **given}
+
+
+def _is_sentence(wording: Any) -> bool:
+    return isinstance(wording, str) and len(wording.split()) > 1 and len(wording.splitlines()) == 1
 
 
 def _head(frame: Frame) -> str:

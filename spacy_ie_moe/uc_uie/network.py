@@ -12,21 +12,7 @@ from torch import Tensor, nn
 
 from .decoding import Answer, Decoder, Request
 from .lm import last_logits, takes_positions, tuner_of
-from .prompts import Prompter
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """One lesson in tokens. routes: the capabilities that its task takes (hard-routing labels, section 3.4)."""
-
-    instruction: Sequence[int]
-    body: Sequence[int]
-    target: Sequence[int]
-    routes: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.instruction) + len(self.body) + len(self.target)
-
+from .prompts import Prompter, Tokens
 
 SPREAD = 1.3
 """Of lessons that are read at once the longest is at most so many times as long as the shortest."""

@@ -104,7 +104,7 @@ def paraphrase_pools(pools: Pools, rewrite: Rewrite, *, count: int) -> Paraphras
 
 def tidy(written: str) -> str:
     """The wording in what a model wrote: up to the next example, without its heading and the quotes around it."""
-    wording = written.split(SEPARATOR)[0].strip()
+    wording = re.split(rf"{SEPARATOR}|\n\s*input\s*:", written, flags=re.IGNORECASE)[0].strip()
     wording = re.sub(r"^(?:output|new instruction)\s*:\s*", "", wording, flags=re.IGNORECASE)
     quoted = re.fullmatch(r"""(["'“‘`])(.*)["'”’`]""", wording, flags=re.DOTALL)
     return quoted[2].strip() if quoted else wording

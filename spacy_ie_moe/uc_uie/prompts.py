@@ -13,6 +13,19 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """One lesson in tokens. routes: the capabilities that its task takes (hard-routing labels, section 3.4)."""
+
+    instruction: Sequence[int]
+    body: Sequence[int]
+    target: Sequence[int]
+    routes: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.instruction) + len(self.body) + len(self.target)
+
+
+@dataclass(frozen=True)
 class Written:
     """What a model wrote. text: without special tokens. ends: where in it each token ends."""
 

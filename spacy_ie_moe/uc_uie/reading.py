@@ -11,28 +11,27 @@ from spacy.tokens import Doc
 
 from .decoding import Answer
 from .doc_frames import DocFrame, make_frame
-from .frames import Frame, Issue, Schema, Slot, read_frames
-from .grounding import GroundedFrame, ground
+from .frames import CUT, NOT_GIVEN, UNREAD, Frame, Issue, Schema, Slot, read_frames
+from .grounding import GroundedFrame, Known, ground
 from .windows import Window, text_of
 
-UNREAD = "unread"
-"""Kind of issue: a part of the text could not be read."""
-NOT_GIVEN = "not given"
-"""Kind of issue: arguments of an event that was not asked about."""
-CUT = "cut"
-"""Kind of issue: the answer was as long as ``max_new_tokens`` allows and had not come to an end."""
 
+def read_answer(
+    doc: Doc, window: Window, answer: Answer, schema: Schema, known: Known | None = None
+) -> tuple[list[DocFrame], list[Issue]]:
+    """The frames of an answer about a window of ``doc``, with scores, and what of it was left out.
 
-def read_answer(doc: Doc, window: Window, answer: Answer, schema: Schema) -> tuple[list[DocFrame], list[Issue]]:
-    """The frames of an answer about a window of ``doc``, with scores, and what of it was left out."""
+    known: the given events of the window (EAE), where they are in its text.
+    """
     if answer.problem:
         return [], [Issue(UNREAD, answer.problem)]
     part = text_of(doc, window)
     frames, issues = read_frames(answer.text, schema)
-    grounded, ungrounded = ground(frames, part.text)
+    grounded, ungrounded = ground(frames, part.text, known)
     issues = [*issues, *ungrounded]
     if not answer.finished:
-        issues.append(Issue(CUT, f"the answer was cut off after {len(answer.ends)} tokens; raise max_new_tokens."))
+        cut = f"the answer was cut off after {len(answer.ends)} tokens, by max_new_tokens or the model's places."
+        issues.append(Issue(CUT, cut))
     found = []
     for frame in grounded:
         score = probability(answer, frame.source)
@@ -44,21 +43,36 @@ def read_answer(doc: Doc, window: Window, answer: Answer, schema: Schema) -> tup
 def attach(events: Iterable[DocFrame], found: Iterable[DocFrame]) -> tuple[list[DocFrame], list[Issue]]:
     """The given events, all of them, with the arguments that were found for each (EAE).
 
-    What was found for other words is left out and reported.
+    Several answers to one event, of several windows, are one; of events that are the same the n-th has the n-th
+    answer. What was found for other words is left out and reported.
     """
-    slots: dict[Any, list[DocFrame]] = {}
+    answers: dict[Any, list[DocFrame]] = {}
     for frame in found:
-        slots.setdefault(_event(frame), []).append(frame)
-    frames: list[DocFrame] = []
+        answers.setdefault(_event(frame), []).append(frame)
+    given: dict[Any, list[DocFrame]] = {}
     for event in events:
-        answers = slots.pop(_event(event), None)
-        frames += answers or [{**event, "slots": []}]
-    issues = [Issue(NOT_GIVEN, f"{event[0]!r} was answered for words that are no given event.") for event in slots]
-    return frames, issues
+        given.setdefault(_event(event), []).append(event)
+    frames: list[DocFrame] = []
+    for key, same in given.items():
+        own = answers.pop(key, [])
+        if own and len(same) == 1:
+            own = [_union(own)]
+        frames += own + [{**event, "slots": []} for event in same[len(own) :]]
+    stray = [Issue(NOT_GIVEN, f"{type!r} was answered for words that are no given event.") for type, _ in answers]
+    return frames, stray
 
 
-def _event(frame: DocFrame) -> tuple[Any, ...]:
+def _event(frame: DocFrame) -> tuple[str, tuple[int, ...] | None]:
     return frame["type"], None if frame["pos"] is None else tuple(frame["pos"])
+
+
+def _union(frames: list[DocFrame]) -> DocFrame:
+    """One frame with the slots of all, each with its highest score."""
+    slots: dict[Any, dict[str, Any]] = {}
+    for slot in sorted((slot for frame in frames for slot in frame["slots"]), key=lambda slot: -slot["score"]):
+        slots.setdefault((slot["type"], *slot["pos"]), slot)
+    ordered = sorted(slots.values(), key=lambda slot: (*slot["pos"], slot["type"]))
+    return {**max(frames, key=lambda frame: frame["score"]), "slots": ordered}
 
 
 def probability(answer: Answer, part: Frame | Slot) -> float:
