@@ -40,7 +40,7 @@ def main(
     torch.set_num_threads(1)
     texts = [f"{NAMES[n % 5]} spoke in {PLACES[n // 5 % 5]} on May {n % 28 + 1} ." for n in range(documents)]
     nlp = spacy.blank("en")
-    model = {"@architectures": "spacy_ie_moe.UCUIE.v1", "base": base, "adapter_settings": _targets(base)}
+    model = {"base": base, "adapter": "himoe", "adapter_settings": _targets(base)}
     pipe: Any = nlp.add_pipe("uc_uie", config={"schema": SCHEMA, "model": model})
     network = pipe.bundle.network.eval()
     instruction = build("EE", SCHEMA)

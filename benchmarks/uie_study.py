@@ -4,8 +4,9 @@
 trains every variant (``spacy train``, a process each) into ``training/uie/VARIANT/SEED``, scores it, and writes
 ``results/uie/README.md`` and ``results.json``. Runs that are done are skipped.
 
-A study file is JSON: ``config``; ``corpora`` (train and dev); ``tests``, .spacy files by name; ``overrides`` for all
-variants; ``variants``, by name what differs.
+A study file is JSON: ``title`` and ``note`` for the page; ``config``; ``corpora`` (train and dev); ``tests``, .spacy
+files by name; ``overrides`` for all variants; ``variants``, by name what differs. Of the steps of a variant that says
+nothing else the first 30 % are capability warming.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import spacy
 import typer
 
 from spacy_ie_moe.corpora.reader import create_relation_corpus
+from spacy_ie_moe.uc_uie.checkpoint import BASE, find_part
 
 from .study import PACKAGE, VERSIONS, overrides, read_seeds, slug, training_environment
 
@@ -39,6 +41,7 @@ SCORES = {
     "uie_absa_f": "ABSA",
 }
 """Offset micro-F1 by the scorer's name."""
+WARMING_STEPS, WARMING_SHARE = "components.uc_uie.warming_steps", 0.3
 SHARES = {"uie_malformed": "malformed", "uie_ungroundable": "not in the text", "uie_unknown_type": "unknown type"}
 
 
@@ -54,7 +57,7 @@ class Run:
     def command(self, study: dict[str, Any]) -> list[str]:
         """``spacy train`` with the run's settings."""
         corpora = {f"paths.{name}": study["corpora"][name] for name in ("train", "dev")}
-        settings = {**corpora, **study.get("overrides", {}), **self.settings, "system.seed": self.seed}
+        settings = {**corpora, **self.settings, "system.seed": self.seed}
         command = [sys.executable, "-m", "spacy", "train", study["config"], "--output", str(self.folder)]
         return [*command, *overrides(settings)]
 
@@ -67,7 +70,7 @@ def main(
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
     limit: Annotated[int, typer.Option(help="Test documents of each set; 0 for all.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
-    steps: Annotated[int, typer.Option(help="Steps instead of the config's; 0 for those.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 1000,
 ) -> None:
     """Train and score the variants of a study, and write a page."""
     study = json.loads(path.read_text("utf8"))
@@ -90,10 +93,15 @@ def main(
 def _runs(study: dict[str, Any], output: Path, base: str, seeds: list[int], steps: int) -> Iterator[Run]:
     for seed in seeds:
         for variant, settings in study["variants"].items():
-            everything = {"paths.base": base, **settings}
-            if steps:
-                everything |= {"training.max_steps": steps, "training.optimizer.learn_rate.total_steps": steps}
-                everything |= {"training.eval_frequency": steps}
+            everything = {
+                "paths.base": base,
+                "training.max_steps": steps,
+                "training.eval_frequency": steps,
+                "training.optimizer.learn_rate.total_steps": steps,
+                WARMING_STEPS: round(WARMING_SHARE * steps),
+                **study.get("overrides", {}),
+                **settings,
+            }
             yield Run(variant, seed, everything, output / slug(variant) / str(seed))
 
 
@@ -101,7 +109,7 @@ def _fingerprint(run: Run, study: dict[str, Any]) -> str:
     """Of what a training depends on: settings, config, corpora, base, the package's code and the libraries."""
     digest = hashlib.sha256(json.dumps([run.command(study), VERSIONS]).encode())
     corpora = [Path(value) for name, value in run.settings.items() if name == "paths.train"]
-    base = sorted(path for path in Path(run.settings["paths.base"]).glob("*") if path.is_file())
+    base = sorted(path for path in Path(find_part(run.settings["paths.base"], BASE)).glob("*") if path.is_file())
     code = sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("uc_uie/**/*.py")])
     for path in (Path(study["config"]), *map(Path, study["corpora"].values()), *corpora, *base, *code):
         digest.update(path.read_bytes())
@@ -164,6 +172,7 @@ def write_page(study: dict[str, Any], rows: list[dict[str, Any]], limit: int) ->
         f"In percent: offset micro-F1, and shares of malformed answers, fillers and types that had to be left out. "
         f"Seeds {seeds}; the model after the last step, so nothing is chosen on these documents. "
         f"{'All documents of each set.' if not limit else f'At most {limit} documents of each set, drawn.'}",
+        *([study["note"]] if "note" in study else []),
         "",
         "| documents | score | " + " | ".join(variants) + " |",
         "|---|---|" + "---|" * len(variants),

@@ -1,10 +1,13 @@
-"""The steps of the workflow ``train-uie``: ``python -m benchmarks.uie_workflow STEP [--smoke true]``.
+"""The steps of the workflows of ``uc_uie``: ``python -m benchmarks.uie_workflow STEP [--smoke true]``.
 
-corpora: convert the data sets of ``assets/uie``. base: make a compact language model and train it to write frames.
-sample: learn 200 sentences of each of four tasks by heart. train: the mixture of experts and plain LoRA on all four,
-scored on their test sets and on unseen ones, with a page in ``results``. ablate, sub-experts, low-resource: the paper's
-other tables on the four tasks. smoke: the same on a few hand-written
-sentences with a random model, to see that all of it runs.
+corpora: convert the data sets of four tasks. sample: learn 200 sentences of each task by heart. train: the mixture of
+experts and plain LoRA on all four, scored on their test sets and on unseen ones, with a page in ``results``. routing:
+which expert does what, drawn. ablate, sub-experts, low-resource, unseen-task: the paper's other tables.
+
+mini-corpora, mini-base, mini-adapter: what the bundled uie-mini is made of. base: a compact language model that is
+trained to write frames; adapter: a mixture of experts on more sets and tasks; both are packed.
+
+smoke: the same on a few hand-written sentences, with a compact model of random weights, to see that all of it runs.
 """
 
 from __future__ import annotations
@@ -15,63 +18,77 @@ from typing import Annotated
 
 import typer
 
-from .study import overrides
+from .study import overrides, slug
 
-LISTS = {False: ("base", "tasks", "sample", "low_resource"), True: ("smoke",)}
+LISTS = {"corpora": ("tasks", "sample", "low_resource", "unseen_task"), "mini-corpora": ("base", "mini")}
+FOLDERS = {"corpora": "corpus/uie", "mini-corpora": "corpus/uie_mini"}
 STUDIES = {
+    "sample": "uie_sample",
     "train": "uie",
     "ablate": "uie_ablation",
     "sub-experts": "uie_sub_experts",
     "low-resource": "uie_low_resource",
+    "unseen-task": "uie_unseen_task",
 }
-BASE = "training/uie_base/packed"
+BUNDLED = "uie-mini"
+PACKED = {"mini-base": "training/uie_base/packed", "mini-adapter": "training/uie_mini/packed"}
 
 
 def main(
-    step: Annotated[str, typer.Argument(help="corpora, base, sample, train, ablate, sub-experts or low-resource.")],
+    step: Annotated[str, typer.Argument(help=f"{', '.join([*LISTS, *PACKED, *STUDIES])} or routing.")],
     smoke: Annotated[str, typer.Option(help="true: a few sentences and steps only.")] = "false",
     encoder: Annotated[str, typer.Option(help="The encoder that the compact model is made of.")] = "",
     seeds: Annotated[str, typer.Option(help="Seeds of the adapters.")] = "0",
-    base_steps: Annotated[int, typer.Option(help="Steps of the base.")] = 1500,
-    sample_steps: Annotated[int, typer.Option(help="Steps on the sample.")] = 800,
-    steps: Annotated[int, typer.Option(help="Steps of each adapter.")] = 1000,
+    steps: Annotated[int, typer.Option(help="Steps of each training.")] = 1000,
     limit: Annotated[int, typer.Option(help="Test documents of each set; 0 for all.")] = 100,
     jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 2,
 ) -> None:
     """Run one step."""
     small = smoke == "true"
-    if step == "corpora":
-        for name in LISTS[small]:
-            _python("benchmarks.uie_corpora", f"assets/uie/{name}.json", "corpus/uie")
-    elif step == "base":
-        _train_base(small, encoder, 6 if small else base_steps)
-    elif step == "sample":
-        _study("uie_sample", seeds, 8 if small else sample_steps, 0, jobs)
+    steps, limit = (8, 3) if small else (steps, limit)
+    if step in LISTS:
+        for name in ("smoke",) if small else LISTS[step]:
+            shared = ["--keep-shared"] if small else []  # a few sentences are all that there is
+            _python("benchmarks.uie_corpora", f"assets/uie/{name}.json", FOLDERS[step], *shared)
     elif step in STUDIES:
-        _study(STUDIES[step], seeds, 8 if small else steps, 3 if small else limit, jobs)
+        _study(STUDIES[step], BUNDLED, seeds, steps, 0 if step == "sample" else limit, jobs)
+    elif step == "mini-base":
+        _train_base("" if small else encoder, steps, vocabulary=600 if small else 12000)
+    elif step == "mini-adapter":
+        _study("uie_mini", PACKED["mini-base"], "0", steps, limit, jobs)
+        _python("spacy_ie_moe.uc_uie.pack", _trained("uie_mini"), PACKED[step])
+    elif step == "routing":
+        files = [f"corpus/uie/{name}.spacy" for name in ("test_conll2003", "test_conll04", "test_phee", "test_14res")]
+        _python("benchmarks.uie_routing", _trained("uie"), "results/uie/routing.svg", *files)
     else:
-        raise typer.BadParameter(f"STEP is {step!r}; expected corpora, base, sample, {', '.join(STUDIES)}.")
+        raise typer.BadParameter(f"STEP is {step!r}; expected {', '.join([*LISTS, *PACKED, *STUDIES])} or routing.")
 
 
-def _train_base(small: bool, encoder: str, steps: int) -> None:
-    compact = ["spacy_ie_moe.uc_uie.compact", "training/uie_compact", "corpus/uie/base_train.spacy"]
-    _python(*compact, "--encoder", "" if small else encoder, "--vocabulary", "600" if small else "12000")
+def _train_base(encoder: str, steps: int, vocabulary: int) -> None:
+    """Make a compact model, of random weights without an encoder, and train all of it."""
+    compact = ["spacy_ie_moe.uc_uie.compact", "training/uie_compact", "corpus/uie_mini/base_train.spacy"]
+    _python(*compact, "--encoder", encoder, "--vocabulary", str(vocabulary))
     settings = {
-        "paths.train": "corpus/uie/base_train.spacy",
-        "paths.dev": "corpus/uie/base_dev.spacy",
+        "paths.train": "corpus/uie_mini/base_train.spacy",
+        "paths.dev": "corpus/uie_mini/base_dev.spacy",
         "paths.base": "training/uie_compact",
         "training.max_steps": steps,
         "training.optimizer.learn_rate.total_steps": steps,
-        "training.eval_frequency": steps,
+        "training.eval_frequency": min(steps, 500),
     }
     _python("spacy", "train", "configs/uc_uie_base.cfg", "--output", "training/uie_base", *overrides(settings))
-    _python("spacy_ie_moe.uc_uie.pack", "training/uie_base/model-last", BASE)
+    _python("spacy_ie_moe.uc_uie.pack", "training/uie_base/model-last", PACKED["mini-base"])
 
 
-def _study(name: str, seeds: str, steps: int, limit: int, jobs: int) -> None:
+def _study(name: str, base: str, seeds: str, steps: int, limit: int, jobs: int) -> None:
     where = ["benchmarks.uie_study", f"assets/studies/{name}.json", f"training/{name}", f"results/{name}"]
-    options = {"base": BASE, "seeds": seeds, "steps": steps, "limit": limit, "jobs": jobs}
+    options = {"base": base, "seeds": seeds, "steps": steps, "limit": limit, "jobs": jobs}
     _python(*where, *(part for option, value in options.items() for part in (f"--{option}", str(value))))
+
+
+def _trained(study: str) -> str:
+    """The first run of a study's mixture of experts."""
+    return f"training/{study}/{slug('UC-UIE')}/0/model-last"
 
 
 def _python(module: str, *arguments: str) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .labels import LabelsInput
+from .models import MODELS
 
 if TYPE_CHECKING:
     from spacy.language import Language
-
-MODELS = Path(__file__).parent / "models"
 
 
 def bundled_pipeline(

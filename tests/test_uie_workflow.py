@@ -9,24 +9,50 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import spacy
+
 from benchmarks.uie_study import write_page
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_smoke_workflow_writes_its_pages(tmp_path):
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
     for name in ("assets/uie", "assets/studies", "configs", "benchmarks"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "project.yml", tmp_path)
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "project.yml", folder)
+    (folder / "spacy_ie_moe").symlink_to(ROOT / "spacy_ie_moe")
+    return folder
+
+
+def run_smoke(project: Path, workflow: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "spacy", "project", "run", "train-uie", ".", "--vars.smoke", "true"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", "spacy", "project", "run", workflow, ".", "--vars.smoke", "true"]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    rows = json.loads((tmp_path / "results/uie/results.json").read_text())
+
+
+def test_the_smoke_workflow_writes_its_pages(project):
+    run_smoke(project, "train-uie")
+    rows = json.loads((project / "results/uie/results.json").read_text())
     assert [row["variant"] for row in rows] == ["UC-UIE", "plain LoRA"]
     assert set(rows[0]["tests"]) == set(json.loads((ROOT / "assets/studies/uie.json").read_text())["tests"])
-    assert "| 14res | ABSA |" in (tmp_path / "results/uie/README.md").read_text()
-    assert (tmp_path / "results/uie_sample/README.md").is_file()
+    assert "| 14res | ABSA |" in (project / "results/uie/README.md").read_text()
+    assert (project / "results/uie_sample/README.md").is_file()
+    assert (project / "results/uie/routing.svg").is_file()
+
+
+def test_the_smoke_workflow_packs_a_model_that_works(project):
+    run_smoke(project, "uie-mini")
+    packed = project / "training/uie_mini/packed"
+    nlp = spacy.blank("en")
+    model = {"base": str(packed), "adapter": str(packed)}
+    pipe = nlp.add_pipe("uc_uie", config={"schema": {"PER": []}, "max_new_tokens": 4, "model": model})
+    assert isinstance(nlp("Ann left.")._.frames, list)
+    assert pipe.bundle.network.tuner is not None
+    assert str(project) not in (packed / "adapter/adapter_config.json").read_text()
 
 
 def test_the_page_shows_means_and_spreads():

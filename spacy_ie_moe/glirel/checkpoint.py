@@ -18,6 +18,7 @@ from transformers import AutoConfig
 from transformers.modeling_utils import no_init_weights
 
 from ..encoder import WordPieces, load_encoder
+from ..models import MODELS
 from ..network_files import CONFIG, TOKENIZER, WEIGHTS, Format, fill, portable, read_pieces, read_weights
 from ..network_files import read_folder as read_files
 from .anchored import AnchoredNetwork
@@ -27,7 +28,6 @@ FORMAT = Format(
     "spacy_ie_moe.glirel", 1, {"network": str, "settings": dict, "labels": list, "pad_id": int, "encoder": dict}
 )
 REFERENCE_CONFIG, REFERENCE_WEIGHTS = "glirel_config.json", "pytorch_model.bin"
-BUNDLED = Path(__file__).parent.parent / "models"
 
 PROMPT_DEFAULTS: dict[str, Any] = {
     "hidden_size": 768,
@@ -132,7 +132,7 @@ def read_folder(folder: Path, source: str | Path) -> Bundle:
 
 
 def _find(source: str | Path, revision: str | None) -> Path:
-    for folder in (BUNDLED / str(source), Path(source)):
+    for folder in (MODELS / str(source), Path(source)):
         if any((folder / name).exists() for name in (CONFIG, REFERENCE_CONFIG)):
             return folder
     if Path(source).exists() or str(source).count("/") != 1:
@@ -154,7 +154,7 @@ def _find(source: str | Path, revision: str | None) -> Path:
 
 def bundled_names() -> list[str]:
     """The names of the networks that come with the package."""
-    found = (path.parent for path in BUNDLED.glob(f"*/{WEIGHTS}"))
+    found = (path.parent for path in MODELS.glob(f"*/{WEIGHTS}"))
     return sorted(folder.name for folder in found if FORMAT.name in (folder / CONFIG).read_text("utf8"))
 
 

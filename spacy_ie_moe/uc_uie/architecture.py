@@ -53,9 +53,9 @@ class LMCodec(Codec["LMBundle"]):
 
 
 def build_uc_uie(
-    base: str,
+    base: str = "uie-mini",
     revision: str | None = None,
-    adapter: str | None = "himoe",
+    adapter: str | None = "uie-mini",
     adapter_settings: dict[str, Any] | None = None,
     precision: str = "float32",
     save_base: bool = True,

@@ -7,6 +7,7 @@ form), unless the base is only referred to.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from ..models import MODELS
 from .lm import tuner_of
 from .network import ExtractionLM
 from .prompts import Prompter
@@ -21,22 +23,25 @@ from .prompts import Prompter
 ADAPTERS = ("himoe", "lora")
 PRECISIONS = ("float32", "bfloat16", "int8", "nf4")
 BASE, ADAPTER, TOKENIZER = "base", "adapter", "tokenizer"
+MINI = "uie-mini"
+"""The bundled demonstration: a compact base and an adapter of it."""
 
 
 @dataclass(frozen=True)
 class LMSettings:
     """Which language model, and how it is adapted.
 
-    base, revision: folder or hub id of a causal language model. adapter: "himoe" (the paper's, new), "lora" (plain,
-    new), a folder or hub id of a trained one, or None: then all of the base is trained. adapter_settings: of a new
-    one (``HiMoEConfig``, ``peft.LoraConfig``). precision: of the base: "float32", "bfloat16", or "int8" and "nf4" by
-    bitsandbytes. save_base: whether the base is saved too, or only its name. gamma, beta, mixed_precision: of
-    ``ExtractionLM``. gradient_checkpointing: in training, compute each layer twice instead of keeping what is in it.
+    base, revision: folder or hub id of a causal language model, or "uie-mini", the bundled one. adapter: "himoe" (the
+    paper's, new), "lora" (plain, new), a folder or hub id of a trained one, "uie-mini" for that of the bundled base, or
+    None: then all of the base is trained. adapter_settings: of a new one (``HiMoEConfig``, ``peft.LoraConfig``).
+    precision: of the base: "float32", "bfloat16", or "int8" and "nf4" by bitsandbytes. save_base: whether the base is
+    saved too, or only its name. gamma, beta, mixed_precision: of ``ExtractionLM``. gradient_checkpointing: in training,
+    compute each layer twice instead of keeping what is in it.
     """
 
-    base: str
+    base: str = MINI
     revision: str | None = None
-    adapter: str | None = "himoe"
+    adapter: str | None = MINI
     adapter_settings: dict[str, Any] = field(default_factory=dict)
     precision: str = "float32"
     save_base: bool = True
@@ -50,6 +55,16 @@ class LMSettings:
             raise ValueError(f"model.precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}.")
         if not isinstance(self.base, str) or not self.base:
             raise ValueError(f"model.base is {self.base!r}; expected a folder or hub id of a causal language model.")
+        if self.adapter == MINI != self.base:
+            raise ValueError(
+                f"model.adapter is {MINI!r}, which is not for the base {self.base!r}; expected 'himoe' or 'lora' for a "
+                "new one, the folder or hub id of one that was trained with this base, or None."
+            )
+        if self.adapter_settings and self.adapter not in ADAPTERS:
+            raise ValueError(
+                f"model.adapter_settings is {self.adapter_settings!r} and model.adapter {self.adapter!r}; expected "
+                f"settings for a new adapter only, {' or '.join(ADAPTERS)}."
+            )
 
 
 @dataclass
@@ -62,15 +77,21 @@ class LMBundle:
 
 def load(settings: LMSettings) -> LMBundle:
     """The base that the settings name, with its adapter, a new one or a trained one."""
-    base = load_base(settings.base, settings)
-    tokenizer = AutoTokenizer.from_pretrained(settings.base, revision=settings.revision, trust_remote_code=False)
+    source = find_part(settings.base, BASE)
+    base = load_base(source, settings)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=settings.revision, trust_remote_code=False)
     if settings.adapter in ADAPTERS:
         model = add_adapter(base, settings.adapter, settings.adapter_settings)
     elif settings.adapter is not None:
-        model = _load_adapter(base, settings.adapter)
+        model = _load_adapter(base, find_part(settings.adapter, ADAPTER))
     else:
         model = base
     return _bundle(model, tokenizer, settings)
+
+
+def find_part(source: str, part: str) -> str | Path:
+    """Where the base or adapter of a bundled model is, or of a folder that ``pack`` wrote; else the source as it is."""
+    return next((folder for folder in (MODELS / source / part, Path(source) / part) if folder.is_dir()), source)
 
 
 def load_base(source: str | Path, settings: LMSettings) -> PreTrainedModel:
@@ -121,6 +142,8 @@ def add_adapter(base: PreTrainedModel, kind: str, options: dict[str, Any]) -> An
 def save_folder(bundle: LMBundle, folder: Path) -> None:
     """Write all that ``load_folder`` needs; the base only where the settings say so or it was trained."""
     network, settings = bundle.network, bundle.settings
+    for part in (BASE, ADAPTER, TOKENIZER):  # of an earlier save, which may have had what this one has not
+        shutil.rmtree(folder / part, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     network.prompter.tokenizer.save_pretrained(folder / TOKENIZER)
     adapted = hasattr(network.model, "peft_config")
@@ -136,7 +159,7 @@ def load_folder(folder: Path, settings: LMSettings) -> LMBundle:
     if not (folder / TOKENIZER).is_dir():
         raise FileNotFoundError(f"there is no {TOKENIZER} in {folder}; expected what to_disk of uc_uie writes.")
     tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER, trust_remote_code=False)
-    base = load_base(folder / BASE if (folder / BASE).is_dir() else settings.base, settings)
+    base = load_base(folder / BASE if (folder / BASE).is_dir() else find_part(settings.base, BASE), settings)
     model = _load_adapter(base, folder / ADAPTER) if (folder / ADAPTER).is_dir() else base
     return _bundle(model, tokenizer, settings)
 

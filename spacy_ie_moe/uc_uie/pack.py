@@ -1,7 +1,8 @@
-"""A trained base as Hugging Face folders have it: ``python -m spacy_ie_moe.uc_uie.pack PIPELINE OUTPUT``."""
+"""A trained language model as bundled models have it: ``python -m spacy_ie_moe.uc_uie.pack PIPELINE OUTPUT``."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -10,24 +11,33 @@ import torch
 import typer
 from transformers import AutoModelForCausalLM
 
-from .checkpoint import BASE, TOKENIZER
+from .checkpoint import ADAPTER, BASE, TOKENIZER
 
 
 def main(
     pipeline: Annotated[Path, typer.Argument(help="A trained pipeline with a uc_uie component.")],
-    output: Annotated[Path, typer.Argument(help="The folder to write: model and tokenizer.")],
+    output: Annotated[Path, typer.Argument(help="The folder to write: base, and adapter where there is one.")],
     component: Annotated[str, typer.Option(help="The name of the component.")] = "uc_uie",
-    half: Annotated[bool, typer.Option(help="Write 16-bit floats, half the size.")] = True,
 ) -> None:
-    """Write the language model of a pipeline, without its adapter, for other configs to start from."""
+    """Write the base of a pipeline, in half precision and with its tokenizer, and its adapter, each as Hugging Face's.
+
+    The folder is what ``model.base`` and ``model.adapter`` of other configs name.
+    """
     source = pipeline / component / "model"
     if not (source / BASE).is_dir():
         raise FileNotFoundError(f"there is no {source / BASE}; expected a pipeline that was saved with its base.")
+    shutil.rmtree(output, ignore_errors=True)
     model = AutoModelForCausalLM.from_pretrained(source / BASE)
-    model.to(torch.float16 if half else torch.float32).save_pretrained(output, safe_serialization=True)
-    for file in (source / TOKENIZER).iterdir():
-        shutil.copy(file, output / file.name)
-    typer.echo(f"{output}: {sum(file.stat().st_size for file in output.iterdir()) / 1e6:.1f} MB")
+    model.to(torch.float16).save_pretrained(output / BASE, safe_serialization=True)
+    shutil.copytree(source / TOKENIZER, output / BASE, dirs_exist_ok=True)
+    if (source / ADAPTER).is_dir():
+        (output / ADAPTER).mkdir()
+        shutil.copy(source / ADAPTER / "adapter_model.safetensors", output / ADAPTER)
+        config = json.loads((source / ADAPTER / "adapter_config.json").read_text("utf8"))
+        config["base_model_name_or_path"] = None  # a path of the machine that trained it
+        (output / ADAPTER / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True), "utf8")
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    typer.echo(f"{output}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
