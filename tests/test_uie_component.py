@@ -248,6 +248,24 @@ def test_a_saved_base_needs_no_other_folder(tmp_path):
     assert [found(doc) for doc in spacy.load(tmp_path / "saved").pipe(TEXTS)] == expected
 
 
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+def test_a_quantised_base_comes_back_the_same_after_predictions(tmp_path, precision):
+    pytest.importorskip("bitsandbytes")
+    settings = {"precision": precision, "adapter_settings": {"target_modules": ["fc1", "fc2"]}}
+    # The weights of a tiny model are fewer than a block of 64.
+    nlp = stir(make_nlp(Path("uie-mini"), constrained=False, max_new_tokens=8, model=settings))
+    expected = [[frame["score"] for frame in doc._.frames] + doc._.uie_issues for doc in nlp.pipe(TEXTS)]
+    ids = torch.arange(5, 25)[None]
+    options = {"input_ids": ids, "instruction_mask": torch.ones_like(ids, dtype=torch.bool)}
+    with torch.inference_mode():
+        logits = nlp.get_pipe("uc_uie").bundle.network.eval().model(**options).logits
+    nlp.to_disk(tmp_path / "saved")
+    again = spacy.load(tmp_path / "saved")
+    with torch.inference_mode():
+        assert torch.equal(again.get_pipe("uc_uie").bundle.network.eval().model(**options).logits, logits)
+    assert [[frame["score"] for frame in doc._.frames] + doc._.uie_issues for doc in again.pipe(TEXTS)] == expected
+
+
 def test_pickling(nlp):
     expected = [found(doc) for doc in nlp.pipe(TEXTS[:2])]
     pipe = pickle.loads(pickle.dumps(nlp.get_pipe("uc_uie")))

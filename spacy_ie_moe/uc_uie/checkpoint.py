@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from ..models import MODELS
 from .lm import tuner_of
@@ -95,32 +95,36 @@ def find_part(source: str, part: str) -> str | Path:
 
 
 def load_base(source: str | Path, settings: LMSettings) -> PreTrainedModel:
-    """A causal language model, its weights as ``settings.precision`` says."""
-    options: dict[str, Any] = {}
-    if settings.precision in ("int8", "nf4"):
-        from transformers import BitsAndBytesConfig
-
-        options["quantization_config"] = (
-            BitsAndBytesConfig(load_in_8bit=True)
-            if settings.precision == "int8"
-            else BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=torch.bfloat16,
-            )
-        )
-    else:
-        options["torch_dtype"] = getattr(torch, settings.precision)
+    """A causal language model, its weights as ``settings.precision`` says; quantised ones stay as they were saved."""
+    options: dict[str, Any] = {"revision": settings.revision, "trust_remote_code": False}
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            source, revision=settings.revision, trust_remote_code=False, **options
-        )
+        config = AutoConfig.from_pretrained(source, **options)
+        if settings.precision not in ("int8", "nf4"):
+            options["torch_dtype"] = getattr(torch, settings.precision)
+        elif not hasattr(config, "quantization_config"):
+            options["quantization_config"] = _quantisation(settings.precision)
+        model = AutoModelForCausalLM.from_pretrained(source, **options)
     except (OSError, ValueError) as error:  # what is no hub id is a ValueError, and so is another kind of model
         raise ValueError(
             f"model.base is {str(source)!r}, which cannot be loaded ({_first_line(error)}); expected a folder or hub "
             f"id of a causal language model."
         ) from error
+    for module in model.modules():
+        # bitsandbytes packs 4-bit weights for CPUs when they are first used, and does not save them as they were.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def _quantisation(precision: str) -> BitsAndBytesConfig:
+    if precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def add_adapter(base: PreTrainedModel, kind: str, options: dict[str, Any]) -> Any:
