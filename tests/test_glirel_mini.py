@@ -45,11 +45,11 @@ def test_the_gold_order_outscores_the_reversed_pair() -> None:
     assert scores["Marie Curie", "Warsaw"] > scores["Warsaw", "Marie Curie"]
 
 
-def test_models_are_complete_and_together_below_60_mb() -> None:
+def test_models_are_complete_and_together_below_100_mb() -> None:
     assert checkpoint.bundled_names() == ["glirel-mini"]
-    for name in ("glirel-mini", "ner-mini"):
+    for name in ("glirel-mini", "ner-mini", "uie-mini"):
         assert (MODELS / name / "README.md").read_text("utf8").startswith(f"# {name}")
-    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) < 60_000_000
+    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) < 100_000_000
 
 
 def test_no_reserved_relation_was_trained_on() -> None:

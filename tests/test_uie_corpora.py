@@ -636,7 +636,7 @@ def test_labels_that_no_schema_can_have_are_an_error():
 
 
 def test_unknown_task():
-    with pytest.raises(ValueError, match="task is 'NLI'; expected one of NER, RE, EE, ABSA"):
+    with pytest.raises(ValueError, match="task is 'NLI'; expected one of NER, RE, EE, ED, EAE, ABSA"):
         convert(spert, [spert_sentence()], task="NLI")
 
 

@@ -102,8 +102,9 @@ def relation_frames(doc: Doc) -> list[DocFrame]:
 
 def trigger_frames(doc: Doc) -> list[DocFrame]:
     """The events that the converter has set without their slots, those of one type and trigger as one."""
-    triggers = {(frame["type"], *frame["pos"]): {**frame, "slots": []} for frame in doc._.frames}
-    return list(triggers.values())
+    frames: list[DocFrame] = doc._.frames
+    triggers = {(frame["type"], *(frame["pos"] or ())): frame for frame in frames}
+    return [{**frame, "slots": []} for frame in triggers.values()]
 
 
 FRAMES: dict[str, Callable[[Doc], list[DocFrame]]] = {

@@ -9,7 +9,7 @@ from spacy.tokens import Doc
 
 from .capabilities import LESSONS
 from .doc_frames import DocFrame, new_frame, sort_frames, to_strings
-from .frames import RELATION_SLOTS, Schema
+from .frames import RELATION_SLOTS, FrameType, Schema
 from .grounding import Known, Offsets, known_key
 from .lessons import Lesson, LessonSettings, make_lesson
 from .prompts import Prompter, Tokens
@@ -44,16 +44,20 @@ def gold_frames(doc: Doc, schema: Schema) -> list[DocFrame]:
         ]
     for relation in doc._.relations if "RE" in by_task else ():
         if relation["label"] in by_task["RE"]:
-            known = set(schema.slots(relation["label"]))
-            head, tail = next((sides for sides in RELATION_SLOTS if set(sides) <= known), (None, None))
-            if head is None:
-                raise ValueError(
-                    f"slots of frame type {relation['label']!r} are {', '.join(sorted(known))}; expected subject and "
-                    "object, or head and tail, for documents with relations and no frames."
-                )
+            head, tail = _sides(schema[relation["label"]])
             slots = [(head, relation["head_pos"]), (tail, relation["tail_pos"])]
             frames.append(new_frame(doc, relation["label"], None, slots))
     return sort_frames(frames)
+
+
+def _sides(kind: FrameType) -> tuple[str, str]:
+    for head, tail in RELATION_SLOTS:
+        if {head, tail} <= set(kind.slots):
+            return head, tail
+    raise ValueError(
+        f"slots of frame type {kind.name!r} are {', '.join(kind.slots)}; expected subject and object, or head and "
+        "tail, for documents with relations and no frames."
+    )
 
 
 def given_events(doc: Doc, window: Window, schema: Schema) -> list[DocFrame]:
@@ -71,6 +75,7 @@ def known_places(doc: Doc, window: Window, events: Sequence[DocFrame]) -> Known:
     offset = text_of(doc, window).start_char
     places: dict[tuple[str, str], set[Offsets]] = {}
     for event in events:
+        assert event["pos"] is not None
         span = doc[event["pos"][0] : event["pos"][1]]
         place = (span.start_char - offset, span.end_char - offset)
         places.setdefault(known_key(event["type"], span.text), set()).add(place)

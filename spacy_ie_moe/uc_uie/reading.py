@@ -10,7 +10,7 @@ from typing import Any
 from spacy.tokens import Doc
 
 from .decoding import Answer
-from .doc_frames import DocFrame, make_frame
+from .doc_frames import DocFrame, DocSlot, make_frame
 from .frames import CUT, NOT_GIVEN, UNREAD, Frame, Issue, Schema, Slot, read_frames
 from .grounding import GroundedFrame, Known, ground
 from .windows import Window, text_of
@@ -68,7 +68,7 @@ def _event(frame: DocFrame) -> tuple[str, tuple[int, ...] | None]:
 
 def _union(frames: list[DocFrame]) -> DocFrame:
     """One frame with the slots of all, each with its highest score."""
-    slots: dict[Any, dict[str, Any]] = {}
+    slots: dict[Any, DocSlot] = {}
     for slot in sorted((slot for frame in frames for slot in frame["slots"]), key=lambda slot: -slot["score"]):
         slots.setdefault((slot["type"], *slot["pos"]), slot)
     ordered = sorted(slots.values(), key=lambda slot: (*slot["pos"], slot["type"]))
