@@ -50,12 +50,14 @@ def main(
         for name in ("smoke",) if small else LISTS[step]:
             shared = ["--keep-shared"] if small else []  # a few sentences are all that there is
             _python("benchmarks.uie_corpora", f"assets/uie/{name}.json", FOLDERS[step], *shared)
+    elif step == "sample":
+        _study(STUDIES[step], BUNDLED, seeds, steps, 0, 1)
     elif step in STUDIES:
-        _study(STUDIES[step], BUNDLED, seeds, steps, 0 if step == "sample" else limit, jobs)
+        _study(STUDIES[step], BUNDLED, seeds, steps, limit, jobs)
     elif step == "mini-base":
         _train_base("" if small else encoder, steps, vocabulary=600 if small else 12000)
     elif step == "mini-adapter":
-        _study("uie_mini", PACKED["mini-base"], "0", steps, limit, jobs)
+        _study("uie_mini", PACKED["mini-base"], "0", steps, limit, 1)
         _python("spacy_ie_moe.uc_uie.pack", _trained("uie_mini"), PACKED[step])
     elif step == "routing":
         files = [f"corpus/uie/{name}.spacy" for name in ("test_conll2003", "test_conll04", "test_phee", "test_14res")]
