@@ -471,9 +471,8 @@ def test_interrupt(blank, n_process):
     Thread(target=_write, args=(process.stdin, text * 400), daemon=True).start()
     process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all its processes
-    # Only then is the reader gone: which of the two comes first would be a matter of luck.
-    assert (process.wait(60), process.stderr.read()) == (130, b"")
     process.stdout.close()
+    assert (process.stderr.read(), process.wait(60)) == (b"", 130)
     process.stderr.close()
 
 
