@@ -5,8 +5,8 @@ trains every variant (``spacy train``, a process each) into ``training/uie/VARIA
 ``results/uie/README.md`` and ``results.json``. Runs that are done are skipped.
 
 A study file is JSON: ``title`` and ``note`` for the page; ``config``; ``corpora`` (train and dev); ``tests``, .spacy
-files by name; ``overrides`` for all variants; ``variants``, by name what differs. Of the steps of a variant that says
-nothing else the first 30 % are capability warming.
+files by name; ``overrides`` for all variants; ``variants``, by name what differs; ``parts``, by name what else each
+variant is trained with in turn. Of the steps of a variant that says nothing else the first 30 % are capability warming.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ SCORES = {
     "uie_absa_f": "ABSA",
 }
 """Offset micro-F1 by the scorer's name."""
-WARMING_STEPS, WARMING_SHARE = "components.uc_uie.warming_steps", 0.3
 SHARES = {"uie_malformed": "malformed", "uie_ungroundable": "not in the text", "uie_unknown_type": "unknown type"}
+WARMING_STEPS, WARMING_SHARE = "components.uc_uie.warming_steps", 0.3
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,12 @@ def main(
 ) -> None:
     """Train and score the variants of a study, and write a page."""
     study = json.loads(path.read_text("utf8"))
+    if "parts" in study:
+        study["variants"] = {
+            f"{variant}, {part}": {**settings, **more}
+            for part, more in study["parts"].items()
+            for variant, settings in study["variants"].items()
+        }
     runs = list(_runs(study, output, base, read_seeds(seeds), steps))
     with ThreadPoolExecutor(jobs) as pool:
         failed = [

@@ -32,10 +32,11 @@ STUDIES = {
 }
 BUNDLED = "uie-mini"
 PACKED = {"mini-base": "training/uie_base/packed", "mini-adapter": "training/uie_mini/packed"}
+STEPS = f"{', '.join([*LISTS, *PACKED, *STUDIES])} or routing"
 
 
 def main(
-    step: Annotated[str, typer.Argument(help=f"{', '.join([*LISTS, *PACKED, *STUDIES])} or routing.")],
+    step: Annotated[str, typer.Argument(help=f"{STEPS}.")],
     smoke: Annotated[str, typer.Option(help="true: a few sentences and steps only.")] = "false",
     encoder: Annotated[str, typer.Option(help="The encoder that the compact model is made of.")] = "",
     seeds: Annotated[str, typer.Option(help="Seeds of the adapters.")] = "0",
@@ -63,7 +64,7 @@ def main(
         files = [f"corpus/uie/{name}.spacy" for name in ("test_conll2003", "test_conll04", "test_phee", "test_14res")]
         _python("benchmarks.uie_routing", _trained("uie"), "results/uie/routing.svg", *files)
     else:
-        raise typer.BadParameter(f"STEP is {step!r}; expected {', '.join([*LISTS, *PACKED, *STUDIES])} or routing.")
+        raise typer.BadParameter(f"STEP is {step!r}; expected {STEPS}.")
 
 
 def _train_base(encoder: str, steps: int, vocabulary: int) -> None:

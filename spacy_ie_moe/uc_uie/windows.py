@@ -89,24 +89,20 @@ def merge_frames(found: Iterable[tuple[Window, DocFrame]]) -> list[DocFrame]:
     for window, frame in best.values():
         cut = any(span[0] == window.start or span[1] == window.end for _, span in _spans(frame))
         others = by_type[frame["type"]] if cut else by_filler[frame["type"], _position(frame)]
-        if not any(_is_part(frame, other, window if cut else None) for other in others):
+        if not any(_is_part(frame, other, window) for other in others):
             kept.append(frame)
     return sort_frames(kept)
 
 
-def _is_part(frame: DocFrame, other: DocFrame, window: Window | None) -> bool:
+def _is_part(frame: DocFrame, other: DocFrame, window: Window) -> bool:
     """Whether the other has all that the frame has, and more. window: at whose borders spans may be longer there."""
     spans, others = _spans(frame), _spans(other)
     if spans == others or len(spans) > len(others):
         return False
-    return all(
-        any(name == kind and _holds(whole, span, window) for name, whole in others) for kind, span in spans
-    )
+    return all(any(name == kind and _holds(whole, span, window) for name, whole in others) for kind, span in spans)
 
 
-def _holds(whole: tuple[int, int], span: tuple[int, int], window: Window | None) -> bool:
-    if whole == span or window is None:
-        return whole == span
+def _holds(whole: tuple[int, int], span: tuple[int, int], window: Window) -> bool:
     before = whole[0] == span[0] or (span[0] == window.start and whole[0] < span[0])
     behind = whole[1] == span[1] or (span[1] == window.end and whole[1] > span[1])
     return before and behind
