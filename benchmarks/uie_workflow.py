@@ -2,7 +2,8 @@
 
 corpora: convert the data sets of four tasks. sample: learn 200 sentences of each task by heart. train: the mixture of
 experts and plain LoRA on all four, scored on their test sets and on unseen ones, with a page in ``results``. routing:
-which expert does what, drawn. ablate, sub-experts, low-resource, unseen-task: the paper's other tables.
+which expert does what, drawn. capabilities: the same model with some of its capabilities. ablate, sub-experts,
+low-resource, unseen-task: the paper's other tables.
 
 mini-corpora, mini-base, mini-adapter: what the bundled uie-mini is made of. base: a compact language model that is
 trained to write frames; adapter: a mixture of experts on more sets and tasks; both are packed.
@@ -32,7 +33,8 @@ STUDIES = {
 }
 BUNDLED = "uie-mini"
 PACKED = {"mini-base": "training/uie_base/packed", "mini-adapter": "training/uie_mini/packed"}
-STEPS = f"{', '.join([*LISTS, *PACKED, *STUDIES])} or routing"
+TESTS = [f"corpus/uie/{name}.spacy" for name in ("test_conll2003", "test_conll04", "test_phee", "test_14res")]
+STEPS = f"{', '.join([*LISTS, *PACKED, *STUDIES])}, routing or capabilities"
 
 
 def main(
@@ -61,8 +63,10 @@ def main(
         _study("uie_mini", PACKED["mini-base"], "0", steps, limit, 1)
         _python("spacy_ie_moe.uc_uie.pack", _trained("uie_mini"), PACKED[step])
     elif step == "routing":
-        files = [f"corpus/uie/{name}.spacy" for name in ("test_conll2003", "test_conll04", "test_phee", "test_14res")]
-        _python("benchmarks.uie_routing", _trained("uie"), "results/uie/routing.svg", *files)
+        _python("benchmarks.uie_routing", _trained("uie"), "results/uie/routing.svg", *TESTS)
+    elif step == "capabilities":
+        options = ["--documents", str(limit)]
+        _python("benchmarks.uie_capabilities", _trained("uie"), "results/uie_capabilities", *TESTS, *options)
     else:
         raise typer.BadParameter(f"STEP is {step!r}; expected {STEPS}.")
 

@@ -69,8 +69,8 @@ class Outputs:
     """What of the model's answers could not be used, by ``Doc._.uie_issues``, and how much there was.
 
     malformed: documents with an answer that is missing, cut short, or in part not in the form of frames. ungroundable:
-    fillers that are not in the text, of so many ``fillers``. unknown_types: frames of types that nobody asked for, of
-    so many ``frames``.
+    fillers that are not in the text, of so many ``fillers``; triggers that were given (EAE) are none of the model's.
+    unknown_types: frames of types that nobody asked for, of so many ``frames``.
     """
 
     documents: int = 0
@@ -80,10 +80,11 @@ class Outputs:
     frames: int = 0
     unknown_types: int = 0
 
-    def add(self, doc: Doc) -> None:
-        """Count a document."""
+    def add(self, doc: Doc, task: str) -> None:
+        """Count a document of a task."""
         kinds = Counter(issue["kind"] for issue in doc._.uie_issues)
-        filled = sum(len(frame["slots"]) + (frame["pos"] is not None) for frame in doc._.frames)
+        written = task != "EAE"
+        filled = sum(len(frame["slots"]) + (written and frame["pos"] is not None) for frame in doc._.frames)
         self.documents += 1
         self.malformed += any(kinds[kind] for kind in (MALFORMED, TRUNCATED, CUT, UNREAD))
         self.fillers += filled + kinds[UNGROUNDABLE]
@@ -152,7 +153,7 @@ def score_frames(examples: Iterable[Example], schema: Schema | None = None) -> F
         frames = reference._.frames if own is None else gold_frames(reference, own.for_task(task))
         gold, found = _Frames(reference, frames, asked), _Frames(predicted, predicted._.frames, asked)
         scores.tasks[task] += 1
-        scores.outputs.add(predicted)
+        scores.outputs.add(predicted, task)
         for name in TASK_METRICS[task]:
             metric = scores.metrics.setdefault(name, Metric())
             expected, given = gold.items(name), found.items(name)

@@ -248,6 +248,36 @@ def test_a_saved_base_needs_no_other_folder(tmp_path):
     assert [found(doc) for doc in spacy.load(tmp_path / "saved").pipe(TEXTS)] == expected
 
 
+def test_several_adapters_come_back_with_the_active_one(base, tmp_path):
+    nlp = stir(make_nlp(base, schema=["PER"]))
+    model = nlp.get_pipe("uc_uie").bundle.network.model
+    model.add_adapter("second", model.peft_config["default"])
+    model.set_adapter("second")
+    second = [found(doc) for doc in stir(nlp, 1).pipe(TEXTS)]
+    model.set_adapter("default")
+    first = [found(doc) for doc in nlp.pipe(TEXTS)]
+    assert first != second
+    model.set_adapter("second")
+    nlp.to_disk(tmp_path)
+    again = spacy.load(tmp_path)
+    assert [found(doc) for doc in again.pipe(TEXTS)] == second
+    again.get_pipe("uc_uie").bundle.network.model.set_adapter("default")
+    assert [found(doc) for doc in again.pipe(TEXTS)] == first
+    model.delete_adapter("default")
+    nlp.to_disk(tmp_path)
+    assert [found(doc) for doc in spacy.load(tmp_path).pipe(TEXTS)] == second
+
+
+def test_the_revision_of_an_adapter_goes_to_the_hub(base, tmp_path, monkeypatch):
+    import peft
+
+    asked = {}
+    monkeypatch.setattr(peft.PeftModel, "from_pretrained", lambda model, *args, **options: asked.update(options))
+    with pytest.raises(AttributeError):
+        make_nlp(base, model={"adapter": "some/adapter", "adapter_revision": "v2"})("x")
+    assert asked["revision"] == "v2"
+
+
 @pytest.mark.parametrize("precision", ["nf4", "int8"])
 def test_a_quantised_base_comes_back_the_same_after_predictions(tmp_path, precision):
     pytest.importorskip("bitsandbytes")
@@ -291,6 +321,8 @@ def test_settings_changed_at_run_time_come_back(base, tmp_path):
         ({"beams": 0}, "beams is 0"),
         ({"schema": {"Birth: date": []}}, "schema has the type 'Birth: date'"),
         ({"warming_steps": -1}, "warming_steps is -1"),
+        ({"routes": [1, 0]}, "routes is [1, 0]"),
+        ({"routes": [1, 0, 2]}, "routes is [1, 0, 2]"),
         ({"schema": {"PER (x)": []}}, "PER"),
         ({"model": {"precision": "int3"}}, "model.precision is 'int3'"),
         ({"model": {"base": ""}}, "model.base is ''"),
@@ -322,6 +354,37 @@ def test_schemas_are_taken_from_json_and_checked(base, tmp_path):
     assert pipe.schema.to_dict() == {"Speech": ["Speaker"]}
     with pytest.raises(ValueError):
         pipe.schema = {"a\nb": []}
+
+
+def test_capabilities_can_be_switched_off_and_on_again(nlp, tmp_path):
+    pipe = nlp.get_pipe("uc_uie")
+    doc = nlp.make_doc(TEXTS[0])
+    learnt = found(pipe(doc))
+    pipe.routes = [1, 0, 0.5]
+    try:
+        changed = found(pipe(doc))
+        assert {tuple(gate) for routing in pipe.routing(doc) for gate in routing.gates.tolist()} == {(1.0, 0.0, 0.5)}
+        nlp.to_disk(tmp_path)
+        again = spacy.load(tmp_path)
+        assert again.get_pipe("uc_uie").routes == [1, 0, 0.5]
+        assert found(again(TEXTS[0])) == changed
+    finally:
+        pipe.routes = None
+    assert changed != learnt
+    assert found(pipe(doc)) == learnt
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"adapter": "lora", "adapter_settings": {"target_modules": ["up_proj"]}},
+        {"adapter_settings": {"router": "flat"}},
+        {"adapter": None},
+    ],
+)
+def test_gates_for_a_model_without_are_refused(base, model):
+    with pytest.raises(ValueError, match=r"routes is \[1, 1, 0\], but the model has no gates"):
+        make_nlp(base, routes=[1, 1, 0], model=model)("x")
 
 
 def test_a_hard_router_takes_the_capabilities_of_the_task(base):

@@ -18,12 +18,17 @@ from spacy_ie_moe.uc_uie.grounding import ground
 from spacy_ie_moe.uc_uie.network import ExtractionLM, LessonBatch, Tokens, _by_length
 from spacy_ie_moe.uc_uie.prompts import Prompter
 
-from .uie import SCHEMAS, TEXTS, make_tiny_llama, make_tiny_tokenizer
+from .uie import SCHEMAS, TEXTS, make_tiny_llama, make_tiny_sentencepiece, make_tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
     return make_tiny_tokenizer()
+
+
+@pytest.fixture(scope="module", params=["byte-level", "sentencepiece"])
+def any_tokenizer(request, tokenizer):
+    return tokenizer if request.param == "byte-level" else make_tiny_sentencepiece()
 
 
 def make_network(tokenizer, *, adapter: str | None = "himoe", seed: int = 0, spread: float = 0.4) -> ExtractionLM:
@@ -61,13 +66,26 @@ def make_lessons(network: ExtractionLM) -> list[Tokens]:
 
 
 @pytest.mark.parametrize("text", [*TEXTS, "", " {(PER: Ünï): []}", "tab\tand\nline", "😀 fine"])
-def test_the_tokenizer_gives_every_text_back(tokenizer, text):
-    prompter = Prompter(tokenizer)
+def test_the_tokenizer_gives_every_text_back(any_tokenizer, text):
+    prompter = Prompter(any_tokenizer)
     tokens = prompter.tokens(text)
     written = prompter.read([*tokens, prompter.end, 5, 6])
     assert written.text == text
     assert len(written.ends) == len(tokens)
     assert written.ends == sorted(written.ends)
+
+
+def test_tokens_end_where_the_text_up_to_them_ends(any_tokenizer):
+    prompter = Prompter(any_tokenizer)
+    tokens = prompter.tokens(" {(PER: Ünï Obama): []} 日本 😀")
+    tokens = [token for token in tokens if token != prompter.end]
+    read = prompter.read(tokens)
+    for place, end in enumerate(read.ends, 1):
+        text = any_tokenizer.decode(tokens[:place], clean_up_tokenization_spaces=False)
+        assert text.startswith(read.text[:end])
+        assert len(text) == end or text.endswith("\ufffd"), "a token with half a character counts with the next"
+    cut = prompter.read(tokens[:-1])
+    assert cut.text.endswith("\ufffd") and cut.ends[-1] == len(cut.text)
 
 
 def test_a_tokenizer_that_ends_nothing_is_refused(tokenizer):
@@ -198,6 +216,24 @@ def test_a_kept_instruction_gives_what_reading_the_whole_prompt_gives(tokenizer,
         assert answer.log_probabilities == pytest.approx(scores[: len(answer.ends)], abs=1e-4)
 
 
+def test_instructions_are_kept_up_to_a_size(tokenizer, monkeypatch):
+    network = make_network(tokenizer)
+    kept = network.decoder._prefixes
+    network.predict(ask("NER", ["x"]))
+    (size,) = (prefix.size for prefix in kept.values())
+    instruction = network.prompter.instruction(ask("NER").instruction)
+    assert size == len(instruction) * 2 * 2 * 16 * 4, "tokens, layers, keys and values of 2 heads of 8, float32"
+    monkeypatch.setattr("spacy_ie_moe.uc_uie.decoding.KEPT_BYTES", 3 * size)
+    for task in ("RE", "EE", "ABSA", "NER", "RE"):
+        network.predict(ask(task, ["x"]))
+        assert sum(prefix.size for prefix in kept.values()) <= 3 * size
+        assert next(reversed(kept))[0] == ask(task).instruction
+    assert len(kept) > 1
+    monkeypatch.setattr("spacy_ie_moe.uc_uie.decoding.KEPT_BYTES", 1)
+    network.predict(ask("EE", ["x"]))
+    assert len(kept) == 1
+
+
 def test_training_makes_the_network_forget_what_it_kept(tokenizer):
     network = make_network(tokenizer)
     request = ask()
@@ -264,9 +300,9 @@ def test_batches_hold_no_more_tokens_than_asked_for():
 @pytest.mark.parametrize("beams", [1, 2])
 @pytest.mark.parametrize("task", list(SCHEMAS))
 @pytest.mark.parametrize("seed", [1, 2])
-def test_constrained_answers_are_frames_of_the_schema_with_words_of_the_text(tokenizer, task, seed, beams):
+def test_constrained_answers_are_frames_of_the_schema_with_words_of_the_text(any_tokenizer, task, seed, beams):
     pytest.importorskip("llguidance")
-    network = make_network(tokenizer, seed=seed)
+    network = make_network(any_tokenizer, seed=seed)
     schema = Schema.of(SCHEMAS[task])
     request = Request(
         instructions.build(task, schema),
@@ -282,7 +318,8 @@ def test_constrained_answers_are_frames_of_the_schema_with_words_of_the_text(tok
         assert {issue.kind for issue in (*issues, *ungrounded)} <= {SURPLUS}
 
 
-def test_a_grammar_takes_gold_answers_and_no_others(tokenizer):
+def test_a_grammar_takes_gold_answers_and_no_others(any_tokenizer):
+    tokenizer = any_tokenizer
     llguidance = pytest.importorskip("llguidance")
     from llguidance.hf import from_tokenizer
 

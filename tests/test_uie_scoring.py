@@ -217,6 +217,12 @@ def test_answers_that_could_not_be_used() -> None:
     assert outputs.shares == {"malformed": 1 / 2, "ungroundable": 1 / 4, "unknown_type": 1 / 3}
 
 
+def test_given_triggers_are_not_what_the_model_wrote() -> None:
+    outputs = score(make("EAE", MEET), make("", ("Meet", MET, ("Who", ANN)), ("Leave", LEFT))).outputs
+    assert outputs.fillers == 1
+    assert score(make("EE", MEET), make("", ("Meet", MET, ("Who", ANN)), ("Leave", LEFT))).outputs.fillers == 3
+
+
 def test_the_registered_scorer() -> None:
     scorer = spacy.registry.get("scorers", "spacy_ie_moe.frame_scorer.v1")()
     assert scorer == make_frame_scorer() == pickle.loads(pickle.dumps(scorer))

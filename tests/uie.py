@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
+from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from spacy_ie_moe.uc_uie import instructions
@@ -31,10 +33,29 @@ SCHEMAS: dict[str, dict[str, list[str]]] = {
 MIXED = {name: slots for schema in SCHEMAS.values() for name, slots in schema.items()}
 
 
+FRAMES = "{(PER: Barack Obama): []} {(Travel: visited): [(Traveller: Barack Obama), (Place: Paris)]} None Null"
+
+
 def make_tiny_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE that knows the wordings and the signs of frames."""
-    frames = "{(PER: Barack Obama): []} {(Travel: visited): [(Traveller: Barack Obama), (Place: Paris)]} None Null"
-    return train_tokenizer([*TEXTS, frames, *instructions.all_wordings()] * 3, 700)
+    return train_tokenizer([*TEXTS, FRAMES, *instructions.all_wordings()] * 3, 700)
+
+
+def make_tiny_sentencepiece() -> PreTrainedTokenizerFast:
+    """A tokenizer in the form of Llama 2's and Mistral's: blanks are signs of words, and what is unknown is bytes."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    bytes_ = [f"<0x{number:02X}>" for number in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=["<unk>", "<s>", "</s>", *bytes_])
+    tokenizer.train_from_iterator([*TEXTS, FRAMES, *instructions.all_wordings()] * 3, trainer)
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in bytes_]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(content)), unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
 
 
 def make_tiny_llama(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0, spread: float = 0.02) -> LlamaForCausalLM:

@@ -1,7 +1,7 @@
 """Language models with adapters: loaded, adapted, and in folders. PyTorch, transformers and peft; no spaCy.
 
-A folder holds ``tokenizer/``, ``adapter/`` (peft's own form) where there is one, and ``base/`` (Hugging Face's own
-form), unless the base is only referred to.
+A folder holds ``tokenizer/``, ``adapter/`` (peft's own form) where there is one, ``adapter/NAME/`` for others beside
+the default one, and ``base/`` (Hugging Face's own form), unless the base is only referred to.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .prompts import Prompter
 
 ADAPTERS = ("himoe", "lora")
 PRECISIONS = ("float32", "bfloat16", "int8", "nf4")
-BASE, ADAPTER, TOKENIZER = "base", "adapter", "tokenizer"
+BASE, ADAPTER, TOKENIZER, SETTINGS = "base", "adapter", "tokenizer", "settings.json"
+ACTIVE = "active_adapter"
 MINI = "uie-mini"
 """The bundled demonstration: a compact base and an adapter of it."""
 
@@ -33,15 +34,16 @@ class LMSettings:
 
     base, revision: folder or hub id of a causal language model, or "uie-mini", the bundled one. adapter: "himoe" (the
     paper's, new), "lora" (plain, new), a folder or hub id of a trained one, "uie-mini" for that of the bundled base, or
-    None: then all of the base is trained. adapter_settings: of a new one (``HiMoEConfig``, ``peft.LoraConfig``).
-    precision: of the base: "float32", "bfloat16", or "int8" and "nf4" by bitsandbytes. save_base: whether the base is
-    saved too, or only its name. gamma, beta, mixed_precision: of ``ExtractionLM``. gradient_checkpointing: in training,
-    compute each layer twice instead of keeping what is in it.
+    None: then all of the base is trained. adapter_revision: of one on the hub. adapter_settings: of a new one
+    (``HiMoEConfig``, ``peft.LoraConfig``). precision: of the base: "float32", "bfloat16", or "int8" and "nf4" by
+    bitsandbytes. save_base: whether the base is saved too, or only its name. gamma, beta, mixed_precision: of
+    ``ExtractionLM``. gradient_checkpointing: in training, compute each layer twice instead of keeping what is in it.
     """
 
     base: str = MINI
     revision: str | None = None
     adapter: str | None = MINI
+    adapter_revision: str | None = None
     adapter_settings: dict[str, Any] = field(default_factory=dict)
     precision: str = "float32"
     save_base: bool = True
@@ -83,7 +85,7 @@ def load(settings: LMSettings) -> LMBundle:
     if settings.adapter in ADAPTERS:
         model = add_adapter(base, settings.adapter, settings.adapter_settings)
     elif settings.adapter is not None:
-        model = _load_adapter(base, find_part(settings.adapter, ADAPTER))
+        model = _load_adapter(base, find_part(settings.adapter, ADAPTER), settings.adapter_revision)
     else:
         model = base
     return _bundle(model, tokenizer, settings)
@@ -155,7 +157,8 @@ def save_folder(bundle: LMBundle, folder: Path) -> None:
         network.model.save_pretrained(folder / ADAPTER)
     if settings.save_base or not adapted:
         _save_base(network.model, folder / BASE)
-    (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=2), encoding="utf8")
+    saved = {**asdict(settings), ACTIVE: network.model.active_adapter if adapted else None}
+    (folder / SETTINGS).write_text(json.dumps(saved, indent=2), encoding="utf8")
 
 
 def load_folder(folder: Path, settings: LMSettings) -> LMBundle:
@@ -164,7 +167,7 @@ def load_folder(folder: Path, settings: LMSettings) -> LMBundle:
         raise FileNotFoundError(f"there is no {TOKENIZER} in {folder}; expected what to_disk of uc_uie writes.")
     tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER, trust_remote_code=False)
     base = load_base(folder / BASE if (folder / BASE).is_dir() else find_part(settings.base, BASE), settings)
-    model = _load_adapter(base, folder / ADAPTER) if (folder / ADAPTER).is_dir() else base
+    model = _load_adapters(base, folder) if (folder / ADAPTER).is_dir() else base
     return _bundle(model, tokenizer, settings)
 
 
@@ -183,12 +186,25 @@ def _bundle(model: Any, tokenizer: Any, settings: LMSettings) -> LMBundle:
     return LMBundle(network, settings)
 
 
-def _load_adapter(base: PreTrainedModel, source: str | Path) -> Any:
+def _load_adapter(base: PreTrainedModel, source: str | Path, revision: str | None, name: str = "default") -> Any:
     from peft import PeftModel
 
     from . import adapter  # noqa: F401 registers the mixture with peft
 
-    return PeftModel.from_pretrained(base, source, is_trainable=True)
+    return PeftModel.from_pretrained(base, source, name, is_trainable=True, revision=revision)
+
+
+def _load_adapters(base: PreTrainedModel, folder: Path) -> Any:
+    """The base with all adapters that ``save_folder`` wrote, the same one active."""
+    places = {path.parent.name: path.parent for path in sorted((folder / ADAPTER).glob("*/adapter_config.json"))}
+    if (folder / ADAPTER / "adapter_config.json").is_file():
+        places = {"default": folder / ADAPTER, **places}
+    (first, place), *others = places.items()
+    model = _load_adapter(base, place, None, first)
+    for name, place in others:
+        model.load_adapter(place, name, is_trainable=True)
+    model.set_adapter(json.loads((folder / SETTINGS).read_text("utf8"))[ACTIVE])
+    return model
 
 
 def _save_base(model: Any, folder: Path) -> None:

@@ -5,7 +5,7 @@
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -18,7 +18,7 @@ from spacy.util import filter_spans
 from spacy.vocab import Vocab
 from thinc.api import Config, Model, Optimizer
 
-from ..labels import is_whole_number
+from ..labels import is_probability, is_whole_number
 from ..relations import require_extensions
 from ..saved_pipe import SavedPipe
 from ..saved_settings import SavedSettings
@@ -27,6 +27,7 @@ from ..torch_wrapper import TorchShim
 from .doc_frames import DocFrame, require_frame_extensions, sort_frames, to_entities, to_relations, to_strings
 from .frames import Issue, Schema
 from .lessons import Lesson, LessonSettings
+from .lm import longest_text, router_of
 
 if TYPE_CHECKING:
     from .checkpoint import LMBundle
@@ -43,6 +44,7 @@ beams = 1
 max_new_tokens = 256
 text_tokens = 256
 batch_tokens = 4096
+routes = null
 spans_key = "uc_uie"
 set_ents = true
 warming_steps = 0
@@ -58,6 +60,7 @@ seed = 0
 base = "uie-mini"
 revision = null
 adapter = "uie-mini"
+adapter_revision = null
 adapter_settings = {}
 precision = "float32"
 save_base = true
@@ -75,6 +78,7 @@ SETTINGS = (
     "max_new_tokens",
     "text_tokens",
     "batch_tokens",
+    "routes",
     "spans_key",
     "set_ents",
 )
@@ -100,6 +104,7 @@ def make_uc_uie(
     max_new_tokens: int,
     text_tokens: int,
     batch_tokens: int,
+    routes: Sequence[float] | None,
     spans_key: str,
     set_ents: bool,
     warming_steps: int,
@@ -124,6 +129,7 @@ def make_uc_uie(
         max_new_tokens=max_new_tokens,
         text_tokens=text_tokens,
         batch_tokens=batch_tokens,
+        routes=routes,
         spans_key=spans_key,
         set_ents=set_ents,
         warming_steps=warming_steps,
@@ -184,6 +190,7 @@ class UCUIE(SavedPipe):
     in parts. constrained: write nothing but types of the schema and words of the text (needs llguidance). beams: 1 is
     greedy. max_new_tokens: where an answer is cut off. text_tokens: of a text that is read at once; longer ones are
     read in overlapping windows. batch_tokens: prompts that are read at once have at most so many tokens together.
+    routes: gates of judging, locating and associating in place of the router's, such as [1, 1, 0] without associating.
 
     In training: warming_steps: so many steps of the optimizer at the start learn single capabilities (stage 1).
     lessons: options of ``LessonSettings``. seed: of the lessons.
@@ -202,6 +209,7 @@ class UCUIE(SavedPipe):
         max_new_tokens: int = 256,
         text_tokens: int = 256,
         batch_tokens: int = 4096,
+        routes: Sequence[float] | None = None,
         spans_key: str = "uc_uie",
         set_ents: bool = True,
         warming_steps: int = 0,
@@ -222,6 +230,7 @@ class UCUIE(SavedPipe):
         self.max_new_tokens = max_new_tokens
         self.text_tokens = text_tokens
         self.batch_tokens = batch_tokens
+        self.routes = routes
         self.spans_key = spans_key
         self.set_ents = set_ents
         if not is_whole_number(warming_steps, 0):
@@ -243,6 +252,8 @@ class UCUIE(SavedPipe):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _COUNTS and not is_whole_number(value, 1):
             raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1.")
+        if name == "routes" and value is not None:
+            value = _checked_routes(value)
         super().__setattr__(name, value)
 
     @property
@@ -267,9 +278,20 @@ class UCUIE(SavedPipe):
     @property
     def _hard(self) -> bool:
         """Whether the capabilities of a task are its gates (UC-UIE^h)."""
-        from .lm import routes_by_task
+        return router_of(self.bundle.network.model) == "hard"
 
-        return routes_by_task(self.bundle.network.model)
+    def _routes(self, task: str) -> tuple[float, ...] | None:
+        """The gates of a task; None: the router's."""
+        from .instructions import HARD_ROUTES
+
+        if self.routes is None:
+            return HARD_ROUTES[task] if self._hard else None
+        if router_of(self.bundle.network.model) not in ("soft", "hard"):
+            raise ValueError(
+                f"routes is {self.routes!r}, but the model has no gates; expected None, or a mixture of experts with a "
+                f"soft or hard router."
+            )
+        return tuple(self.routes)
 
     @property
     def _shim(self) -> TorchShim:
@@ -280,7 +302,7 @@ class UCUIE(SavedPipe):
     def predict(self, docs: Iterable[Doc]) -> list[Findings]:
         """What the model finds in each document."""
         from .decoding import Request
-        from .instructions import HARD_ROUTES, build
+        from .instructions import build
 
         docs = list(docs)
         questions = [question for row, doc in enumerate(docs) for question in self._questions(row, doc)]
@@ -296,7 +318,7 @@ class UCUIE(SavedPipe):
                 grammars=[self._grammar(docs[question.doc], question) for question in group]
                 if self.constrained
                 else None,
-                routes=HARD_ROUTES[task] if self._hard else None,
+                routes=self._routes(task),
                 max_new_tokens=self.max_new_tokens,
                 beams=self.beams,
                 batch_tokens=self.batch_tokens,
@@ -393,13 +415,13 @@ class UCUIE(SavedPipe):
 
     def routing(self, doc: Doc) -> list[Routing]:
         """What each capability has to do with ``doc``: for each question that is asked of it how it is routed."""
-        from .instructions import HARD_ROUTES, build
+        from .instructions import build
 
         network = self.bundle.network
         network.eval()
         routings = []
         for question in self._questions(0, doc):
-            routes = HARD_ROUTES[question.task] if self._hard else None
+            routes = self._routes(question.task)
             instruction, body = build(question.task, question.schema), self._body(doc, question)
             gates, weights = network.routing(instruction, body, routes)
             sub_experts = {name: values.cpu().numpy() for name, values in weights.items()}
@@ -464,8 +486,6 @@ class UCUIE(SavedPipe):
         return losses
 
     def _lessons(self, examples: list[Example], *, warming: bool) -> list[Any]:
-        from .lm import longest_text
-
         maker = self._lesson_maker()
         rng = random.Random(f"{self._seed}/{self._updates}")
         lessons = []
@@ -565,3 +585,17 @@ def _lesson_settings(options: dict[str, Any]) -> LessonSettings:
         return LessonSettings(**options)
     except TypeError as error:
         raise ValueError(f"lessons is {options!r}; expected options of LessonSettings ({error}).") from None
+
+
+def _checked_routes(value: Any) -> list[float]:
+    if (
+        not isinstance(value, Sequence)
+        or isinstance(value, str)
+        or len(value) != 3
+        or not all(is_probability(gate) for gate in value)
+    ):
+        raise ValueError(
+            f"routes is {value!r}; expected None, or gates of judging, locating and associating: three numbers from "
+            f"0 to 1."
+        )
+    return list(value)

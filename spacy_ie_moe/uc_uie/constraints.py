@@ -25,8 +25,8 @@ RESERVE = 64
 LONGEST_CHUNK = 32
 """Bytes of a word, at most, that are copied as a whole: each may be a token, and they must fit in the reserve."""
 
-_ENDINGS = ("", " None", "]}", ")]}", "[]}", " []}", ": []}", "): []}")
-"""What may end an answer, wherever in it one is."""
+_ENDINGS = sorted({whole[place:] for whole in (" None", ")]}", "): []}") for place in range(len(whole) + 1)})
+"""What may end an answer, wherever in it one is, inside of an ending too."""
 
 
 def make_grammar(schema: Schema, text: str, *, task: str) -> str:

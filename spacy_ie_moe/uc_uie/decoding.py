@@ -21,23 +21,23 @@ from .constraints import CopyConstraint, RecordScores
 from .lm import last_logits, longest_text, tuner_of
 from .prompts import Prompter
 
-PREFIXES = 16
-"""So many instructions are kept."""
+KEPT_BYTES = 1 << 30
+"""Keys and values of instructions are kept up to this size in all; of one instruction whatever its size."""
 
 
 @dataclass(frozen=True)
 class Request:
     """Texts to answer.
 
-    instruction, bodies: as ``instructions`` has them. grammars: of each body, for constrained decoding. routes: the
-    gates of a hard router. max_new_tokens: where an answer is cut off. beams: 1 is greedy. batch_tokens: prompts that
-    are read at once have at most so many tokens together, each once for each beam; one prompt at least.
+    instruction, bodies: as ``instructions`` has them. grammars: of each body, for constrained decoding. routes: gates
+    in place of the router's. max_new_tokens: where an answer is cut off. beams: 1 is greedy. batch_tokens: prompts
+    that are read at once have at most so many tokens together, each once for each beam; one prompt at least.
     """
 
     instruction: str
     bodies: Sequence[str]
     grammars: Sequence[str] | None = None
-    routes: tuple[int, ...] | None = None
+    routes: tuple[float, ...] | None = None
     max_new_tokens: int = 256
     beams: int = 1
     batch_tokens: int = 4096
@@ -65,6 +65,12 @@ class Prefix:
     tokens: list[int]
     cache: Any  # a DynamicCache, which has no types
     gates: Tensor | None
+
+    @property
+    def size(self) -> int:
+        """Of keys and values, in bytes."""
+        tensors = [tensor for layer in self.cache for tensor in layer if isinstance(tensor, Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class Decoder:
@@ -112,7 +118,7 @@ class Decoder:
             self._prefixes.move_to_end(key)
         else:
             self._prefixes[key] = self._read(request)
-            if len(self._prefixes) > PREFIXES:
+            while len(self._prefixes) > 1 and sum(prefix.size for prefix in self._prefixes.values()) > KEPT_BYTES:
                 self._prefixes.popitem(last=False)
         return self._prefixes[key]
 

@@ -15,10 +15,13 @@ def tuner_of(model: Any) -> Any:
     return tuner if hasattr(tuner, "auxiliary_losses") else None
 
 
-def routes_by_task(model: Any) -> bool:
-    """Whether a task's capabilities are its gates: the model has a mixture of experts with a hard router."""
+def router_of(model: Any) -> str | None:
+    """Where the gates of a mixture of experts come from: "soft", "hard" or "flat"; None where there is no mixture.
+
+    With a hard router a task's capabilities are its gates.
+    """
     tuner = tuner_of(model)
-    return tuner is not None and tuner.peft_config[tuner.active_adapters[0]].router == "hard"
+    return None if tuner is None else tuner.peft_config[tuner.active_adapters[0]].router
 
 
 def takes_positions(model: Any) -> bool:

@@ -106,12 +106,12 @@ class ExtractionLM(nn.Module):
 
     @torch.inference_mode()
     def routing(
-        self, instruction: str, body: str, routes: Sequence[int] | None = None
+        self, instruction: str, body: str, routes: Sequence[float] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """How a prompt is routed: gates g' [linears, 3] (eq. 3), and by capability g_q [linears, Q] (eq. 6).
 
-        The latter are means over the tokens. routes: the gates of a hard router. Raises ``ValueError`` for a model
-        without a mixture of experts.
+        The latter are means over the tokens. routes: gates in place of the router's. Raises ``ValueError`` for a
+        model without a mixture of experts.
         """
         tuner = self.tuner
         if tuner is None:

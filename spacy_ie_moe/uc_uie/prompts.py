@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tokenizers.decoders import DecodeStream
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -70,9 +72,10 @@ class Prompter:
         kept = list(tokens)
         if self.end in kept:
             kept = kept[: kept.index(self.end)]
-        # A token may hold half a character, so where one ends is known from the text of all up to it.
-        texts = [self._decode(kept[: i + 1]) for i in range(len(kept))]
-        return Written(texts[-1] if texts else "", [len(text) for text in texts])
-
-    def _decode(self, tokens: list[int]) -> str:
-        return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        stream = DecodeStream(skip_special_tokens=True)
+        written, ends = "", []
+        for token in kept:  # one with half a character ends where the one before does
+            written += stream.step(self.tokenizer.backend_tokenizer, token) or ""
+            ends.append(len(written))
+        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Written(text, [*ends[:-1], len(text)] if ends else [])
