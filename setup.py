@@ -25,7 +25,7 @@ setup(
         "spacy>=3.8.13,<3.9",
         "thinc>=8.3.12,<8.4",
         "torch>=2.4",
-        "transformers>=4.48,<4.53.3",
+        "transformers>=4.50,<4.53.3",
         "tokenizers>=0.21",
         "peft>=0.21",
         "huggingface_hub>=0.24",

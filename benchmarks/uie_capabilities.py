@@ -1,9 +1,9 @@
 """What a trained ``uc_uie`` can do with some of its capabilities (the paper's Tables 5 and 6).
 
 ``python -m benchmarks.uie_capabilities PIPELINE OUTPUT FILE.spacy [FILE.spacy ...]`` switches on every combination of
-the capability experts, and last the gates that the router has learnt, and scores each: on the subtasks that make up
-capability warming, built of the same documents (Table 5), and on the tasks themselves (Table 6). It writes
-``OUTPUT/README.md`` and ``results.json``.
+the capability experts, and last the gates of the router (of a hard one those of the task), and scores each: on the
+subtasks that make up capability warming, built of the same documents (Table 5), and on the tasks themselves (Table 6).
+It writes ``OUTPUT/README.md`` and ``results.json``.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def main(
     pipeline: Annotated[Path, typer.Argument(help="A trained pipeline.")],
     output: Annotated[Path, typer.Argument(help="Folder for the page.")],
     files: Annotated[list[Path], typer.Argument(help="Documents with frames that it was not trained on.")],
-    documents: Annotated[int, typer.Option(help="At most so many of each file.")] = 50,
+    documents: Annotated[int, typer.Option(help="At most so many of each file; 0 for all.")] = 50,
 ) -> None:
     """Score every combination of capabilities."""
     nlp = spacy.load(pipeline)
     pipe: Any = nlp.get_pipe("uc_uie")
-    docs = [doc for path in files for doc in islice(read_docs(path, Vocab()), documents)]
+    docs = [doc for path in files for doc in islice(read_docs(path, Vocab()), documents or None)]
     subtasks = {name: list(_lessons(pipe, docs, name)) for name in CAPABILITIES}
     rows: dict[str, dict[str, float]] = {}
     for combination, gates in COMBINATIONS.items():
@@ -81,7 +81,8 @@ def _score_subtask(pipe: Any, capability: str, lessons: Sequence[Lesson]) -> flo
         same = list(group)
         bodies = [lesson.body for _, lesson in same]
         routes = None if pipe.routes is None else tuple(pipe.routes)
-        request = Request(instruction, bodies, routes=routes, max_new_tokens=pipe.max_new_tokens)
+        options = {"max_new_tokens": pipe.max_new_tokens, "beams": pipe.beams, "batch_tokens": pipe.batch_tokens}
+        request = Request(instruction, bodies, routes=routes, **options)
         for (number, lesson), answer in zip(same, pipe.model.predict(request), strict=True):
             expected |= {(number, item) for item in _items(capability, lesson.target, lesson.schema)}
             found |= {(number, item) for item in _items(capability, answer.text, lesson.schema)}
@@ -109,7 +110,8 @@ def write_page(rows: dict[str, dict[str, float]], documents: int) -> str:
             "# uc_uie: what each capability is for",
             "",
             "Micro-F1 in percent of one trained model with some of its capability experts (J: judging, L: locating, "
-            f"A: associating), and with the gates of its router. At most {documents} documents of each set.",
+            "A: associating), and with the gates of its router. "
+            + (f"At most {documents} documents of each set." if documents else "All documents of each set."),
             "",
             "The subtasks that make up capability warming (Table 5 of the paper), strings; how many lessons:",
             "",

@@ -4,9 +4,10 @@
 trains every variant (``spacy train``, a process each) into ``training/uie/VARIANT/SEED``, scores it, and writes
 ``results/uie/README.md`` and ``results.json``. Runs that are done are skipped.
 
-A study file is JSON: ``title`` and ``note`` for the page; ``config``; ``corpora`` (train and dev); ``tests``, .spacy
-files by name; ``overrides`` for all variants; ``variants``, by name what differs; ``parts``, by name what else each
-variant is trained with in turn. Of the steps of a variant that says nothing else the first 30 % are capability warming.
+A study file is JSON: ``title`` and ``note`` for the page; ``config``; ``corpora``, train and dev (few documents, whose
+scores the logs show and nothing is chosen by); ``tests``, .spacy files by name; ``overrides`` for all variants;
+``variants``, by name what differs; ``parts``, by name what else each variant is trained with in turn. Of the steps of a
+variant that says nothing else the first 30 %, or ``warming_share``, are capability warming.
 """
 
 from __future__ import annotations
@@ -74,12 +75,7 @@ def main(
 ) -> None:
     """Train and score the variants of a study, and write a page."""
     study = json.loads(path.read_text("utf8"))
-    if "parts" in study:
-        study["variants"] = {
-            f"{variant}, {part}": {**settings, **more}
-            for part, more in study["parts"].items()
-            for variant, settings in study["variants"].items()
-        }
+    study["variants"] = variants_of(study)
     runs = list(_runs(study, output, base, read_seeds(seeds), steps))
     with ThreadPoolExecutor(jobs) as pool:
         failed = [
@@ -96,6 +92,17 @@ def main(
     typer.echo(page)
 
 
+def variants_of(study: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings of each variant, or of each variant with each part."""
+    if "parts" not in study:
+        return study["variants"]
+    return {
+        f"{variant}, {part}": {**settings, **more}
+        for part, more in study["parts"].items()
+        for variant, settings in study["variants"].items()
+    }
+
+
 def _runs(study: dict[str, Any], output: Path, base: str, seeds: list[int], steps: int) -> Iterator[Run]:
     for seed in seeds:
         for variant, settings in study["variants"].items():
@@ -104,7 +111,7 @@ def _runs(study: dict[str, Any], output: Path, base: str, seeds: list[int], step
                 "training.max_steps": steps,
                 "training.eval_frequency": steps,
                 "training.optimizer.learn_rate.total_steps": steps,
-                WARMING_STEPS: round(WARMING_SHARE * steps),
+                WARMING_STEPS: round(study.get("warming_share", WARMING_SHARE) * steps),
                 **study.get("overrides", {}),
                 **settings,
             }

@@ -57,6 +57,10 @@ def main(
         _study(STUDIES[step], BUNDLED, seeds, steps, 0, 1)
     elif step in STUDIES:
         _study(STUDIES[step], BUNDLED, seeds, steps, limit, jobs)
+        if step == "ablate":  # Figure 6 shows both
+            for variant in ("UC-UIE", "w/o entropy loss"):
+                picture = f"results/uie_ablation/routing_{slug(variant)}.svg"
+                _python("benchmarks.uie_routing", _trained("uie_ablation", variant), picture, *TESTS)
     elif step == "mini-base":
         _train_base("" if small else encoder, steps, vocabulary=600 if small else 12000)
     elif step == "mini-adapter":
@@ -65,7 +69,7 @@ def main(
     elif step == "routing":
         _python("benchmarks.uie_routing", _trained("uie"), "results/uie/routing.svg", *TESTS)
     elif step == "capabilities":
-        options = ["--documents", str(limit)]
+        options = ["--documents", str(1 if small else limit)]
         _python("benchmarks.uie_capabilities", _trained("uie"), "results/uie_capabilities", *TESTS, *options)
     else:
         raise typer.BadParameter(f"STEP is {step!r}; expected {STEPS}.")
@@ -93,9 +97,9 @@ def _study(name: str, base: str, seeds: str, steps: int, limit: int, jobs: int) 
     _python(*where, *(part for option, value in options.items() for part in (f"--{option}", str(value))))
 
 
-def _trained(study: str) -> str:
-    """The first run of a study's mixture of experts."""
-    return f"training/{study}/{slug('UC-UIE')}/0/model-last"
+def _trained(study: str, variant: str = "UC-UIE") -> str:
+    """The first run of a variant."""
+    return f"training/{study}/{slug(variant)}/0/model-last"
 
 
 def _python(module: str, *arguments: str) -> None:

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
+from .precision import autocast_bfloat16
+
 Pieces = tuple[int, ...]
 
 SMALL_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -141,9 +143,9 @@ def max_pieces(config: Any) -> int | None:
 def read(encoder: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, *, mixed_precision: bool) -> torch.Tensor:
     """The encoder's last hidden states [B, L, H] of piece ids and their mask [B, L].
 
-    mixed_precision: in training, compute in bfloat16 with float32 weights.
+    mixed_precision: in training, compute in bfloat16 with float32 weights, where the device has instructions for it.
     """
-    with torch.autocast(ids.device.type, torch.bfloat16, enabled=mixed_precision and encoder.training):
+    with autocast_bfloat16(ids.device.type, mixed_precision and encoder.training):
         hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
     return hidden if not encoder.training else hidden.float()
 

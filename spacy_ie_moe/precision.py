@@ -1,12 +1,14 @@
-"""Linear layers with bfloat16 or int8 weights, for faster inference on CPUs (PyTorch only).
+"""Linear layers with bfloat16 or int8 weights, for faster inference on CPUs, and training in bfloat16 (PyTorch only).
 
-Only linear layers change, which is where the time and the memory are: layer norms, softmax and the sums
+In inference only linear layers change, which is where the time and the memory are: layer norms, softmax and the sums
 between layers stay in float32. Every row of an input is computed by itself, so results do not depend on
 what else is in the batch (``torch.ao.quantization.quantize_dynamic``, deprecated, has one scale per batch).
 """
 
 from __future__ import annotations
 
+import logging
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,9 +17,31 @@ from torch import Tensor, nn
 
 from .speedups import FastLinear, is_cpu_inference, onednn_linear, onednn_pays
 
+logger = logging.getLogger(__name__)
+
 Precision = Literal["float32", "bfloat16", "int8"]
 
 _BLOCK_ELEMENTS = 2**18  # of an int8 product, per thread: what stays in cache until it is rescaled
+
+
+def autocast_bfloat16(device: str, wanted: bool) -> torch.autocast:
+    """A context in which matrix products are in bfloat16 if that is ``wanted`` and the device has instructions for it.
+
+    Without them it is many times slower than float32, so float32 it is then. device: its type, "cpu" or "cuda".
+    """
+    return torch.autocast(device, torch.bfloat16, enabled=wanted and computes_bfloat16(device))
+
+
+@lru_cache
+def computes_bfloat16(device: str) -> bool:
+    """Whether a type of device has instructions for bfloat16: AVX512-BF16 or AMX on CPUs. Says so once if not."""
+    if device == "cpu":
+        has_them = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        has_them = device != "cuda" or torch.cuda.is_bf16_supported()
+    if not has_them:
+        logger.warning("This %s has no instructions for bfloat16; mixed_precision trains in float32 here.", device)
+    return has_them
 
 
 def to_precision(model: nn.Module, precision: Precision) -> nn.Module:

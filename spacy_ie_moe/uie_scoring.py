@@ -69,8 +69,8 @@ class Outputs:
     """What of the model's answers could not be used, by ``Doc._.uie_issues``, and how much there was.
 
     malformed: documents with an answer that is missing, cut short, or in part not in the form of frames. ungroundable:
-    fillers that are not in the text, of so many ``fillers``; triggers that were given (EAE) are none of the model's.
-    unknown_types: frames of types that nobody asked for, of so many ``frames``.
+    fillers that are not in the text, of so many ``fillers``. unknown_types: frames of types that nobody asked for, of
+    so many ``frames``. Triggers that were given (EAE) are none of the model's, nor are events it gave no arguments.
     """
 
     documents: int = 0
@@ -83,13 +83,14 @@ class Outputs:
     def add(self, doc: Doc, task: str) -> None:
         """Count a document of a task."""
         kinds = Counter(issue["kind"] for issue in doc._.uie_issues)
-        written = task != "EAE"
-        filled = sum(len(frame["slots"]) + (written and frame["pos"] is not None) for frame in doc._.frames)
+        given = task == "EAE"  # the triggers: only the slots of an event are the model's
+        frames = [frame for frame in doc._.frames if frame["slots"] or not given]
+        filled = sum(len(frame["slots"]) + (not given and frame["pos"] is not None) for frame in frames)
         self.documents += 1
         self.malformed += any(kinds[kind] for kind in (MALFORMED, TRUNCATED, CUT, UNREAD))
         self.fillers += filled + kinds[UNGROUNDABLE]
         self.ungroundable += kinds[UNGROUNDABLE]
-        self.frames += len(doc._.frames) + kinds[UNKNOWN_TYPE]
+        self.frames += len(frames) + kinds[UNKNOWN_TYPE]
         self.unknown_types += kinds[UNKNOWN_TYPE]
 
     @property

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from spacy_ie_moe import precision
 from spacy_ie_moe.gmoe_rte import checkpoint
 from spacy_ie_moe.gmoe_rte import sentence_encoder as module
 from spacy_ie_moe.gmoe_rte.features import Features
@@ -289,7 +290,8 @@ def test_prediction_keeps_no_graph(short: SentenceEncoder) -> None:
     assert short([["alice"]]).requires_grad
 
 
-def test_mixed_precision_is_for_training(folder: Path) -> None:
+def test_mixed_precision_is_for_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda device: True)
     plain, mixed = load(folder), load(folder, mixed_precision=True)
     sentences = [words_of(40), ["bob"]]
     close(plain.predict(sentences), mixed.predict(sentences), 1e-6)
@@ -299,6 +301,8 @@ def test_mixed_precision_is_for_training(folder: Path) -> None:
     assert 0 < difference < 0.2
     rows.sum().backward()
     assert all(parameter.grad.dtype == torch.float32 for parameter in mixed.parameters())
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda device: False)
+    close(mixed(sentences), plain.predict(sentences), 1e-6)
 
 
 # --- files ------------------------------------------------------------------------------------------------------

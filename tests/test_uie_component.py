@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import json
 import pickle
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import spacy
 import torch
+from safetensors.torch import load_file
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 from transformers import AutoModelForCausalLM
 
 from spacy_ie_moe.corpora.reader import make_example
+from spacy_ie_moe.models import MODELS
 from spacy_ie_moe.relations import make_relation
+from spacy_ie_moe.uc_uie import pack
 from spacy_ie_moe.uc_uie.doc_frames import new_frame
 from spacy_ie_moe.uc_uie.frames import SURPLUS
 from spacy_ie_moe.uc_uie.windows import Window, make_windows
@@ -107,9 +112,12 @@ def test_a_word_that_is_longer_than_the_model_can_read_is_reported(nlp):
 
 
 def test_a_document_can_ask_for_its_own_schema_and_task(nlp):
-    doc = nlp.make_doc(TEXTS[0])
-    doc._.uie_schema = {"Thing": []}
-    assert {frame["type"] for frame in nlp.get_pipe("uc_uie")(doc)._.frames} <= {"Thing"}
+    types = set()
+    for text in TEXTS:
+        doc = nlp.make_doc(text)
+        doc._.uie_schema = {"Thing": ["Part"], "Other": ["Part"]}
+        types |= {frame["type"] for frame in nlp.get_pipe("uc_uie")(doc)._.frames}
+    assert types and types <= {"Thing", "Other"}
 
 
 def test_without_any_schema_nothing_is_asked_and_nothing_is_lost(base, caplog):
@@ -268,6 +276,95 @@ def test_several_adapters_come_back_with_the_active_one(base, tmp_path):
     assert [found(doc) for doc in spacy.load(tmp_path).pipe(TEXTS)] == second
 
 
+def test_the_active_adapter_is_packed(base, tmp_path):
+    nlp = stir(make_nlp(base, schema=["PER"]))
+    model = nlp.get_pipe("uc_uie").bundle.network.model
+    model.add_adapter("second", model.peft_config["default"])
+    values = []
+    for name, folder in (("default", "."), ("second", "second")):
+        model.set_adapter(name)
+        nlp.to_disk(tmp_path / name)
+        pack.main(tmp_path / name, tmp_path / "packed")
+        packed = load_file(tmp_path / "packed/adapter/adapter_model.safetensors")
+        saved = load_file(tmp_path / name / "uc_uie/model/adapter" / folder / "adapter_model.safetensors")
+        assert packed.keys() == saved.keys() and all(torch.equal(packed[key], saved[key]) for key in packed)
+        values.append(torch.cat([value.flatten() for value in packed.values()]))
+    assert not torch.equal(*values)
+
+
+def test_a_pipeline_that_does_not_tell_its_active_adapter_loads(base, tmp_path):
+    nlp = stir(make_nlp(base, schema=["PER"]))
+    expected = found(nlp(TEXTS[0]))
+    nlp.to_disk(tmp_path)
+    settings = tmp_path / "uc_uie/model/settings.json"
+    saved = json.loads(settings.read_text())
+    del saved["active_adapter"]
+    settings.write_text(json.dumps(saved))
+    assert found(spacy.load(tmp_path)(TEXTS[0])) == expected
+
+
+def test_adapters_that_are_switched_off_or_replaced_are_not_remembered(base):
+    def read(nlp: Language) -> list:
+        return [found(doc) for doc in nlp.pipe(TEXTS)]
+
+    nlp = make_nlp(base, schema=["PER"])
+    untrained = read(nlp)  # a new adapter changes nothing
+    adapted = read(stir(nlp))
+    model = nlp.get_pipe("uc_uie").bundle.network.model
+    assert adapted != untrained
+    with model.disable_adapter():
+        assert read(nlp) == untrained
+    assert read(nlp) == adapted
+    config = model.peft_config["default"]
+    model.add_adapter("second", config)
+    model.set_adapter("second")
+    model.delete_adapter("default")
+    model.add_adapter("default", config)
+    model.set_adapter("default")
+    assert read(nlp) == untrained
+    nlp = make_nlp(base, schema=["PER"])
+    with nlp.get_pipe("uc_uie").bundle.network.model.disable_adapter():
+        assert read(nlp) == untrained
+
+
+def test_a_specialised_component_finds_the_same(base):
+    nlp = stir(make_nlp(base, schema=["PER", "LOC"]))
+    pipe = nlp.get_pipe("uc_uie")
+    expected = [found(doc) for doc in nlp.pipe(TEXTS)]
+    with pipe.specialise():
+        assert [found(doc) for doc in nlp.pipe(TEXTS)] == expected
+        pipe.schema = ["ORG"]
+        with pytest.raises(ValueError, match="specialised in another instruction"):
+            nlp(TEXTS[0])
+    assert isinstance(nlp(TEXTS[0])._.frames, list)
+    pipe.schema = {"PER": [], "Work_For": ["subject", "object"]}
+    with pytest.raises(ValueError, match="asked for in 2 parts"):
+        pipe.specialise()
+    pipe.schema = ["PER"]
+    plain = make_nlp(base, schema=["PER"], model={"adapter": None})
+    with pytest.raises(ValueError, match="no gates"):
+        plain.get_pipe("uc_uie").specialise()
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"adapter": "nowhere/at/all"}, "model.adapter is 'nowhere/at/all', which cannot be loaded"),
+        ({"adapter": str(MODELS / "uie-mini" / "adapter")}, "expected the folder or hub id of an adapter that was"),
+    ],
+)
+def test_an_adapter_that_cannot_be_loaded_is_named(base, model, words):
+    with pytest.raises(ValueError) as error:
+        make_nlp(base, model=model)("x")
+    assert words in str(error.value)
+
+
+def test_a_base_without_tokenizer_is_named(base, tmp_path):
+    shutil.copytree(base, tmp_path / "base", ignore=shutil.ignore_patterns("tokenizer*", "special_tokens*"))
+    with pytest.raises(ValueError, match=r"model.base is .* whose tokenizer cannot be loaded"):
+        make_nlp(tmp_path / "base")("x")
+
+
 def test_the_revision_of_an_adapter_goes_to_the_hub(base, tmp_path, monkeypatch):
     import peft
 
@@ -326,6 +423,7 @@ def test_settings_changed_at_run_time_come_back(base, tmp_path):
         ({"schema": {"PER (x)": []}}, "PER"),
         ({"model": {"precision": "int3"}}, "model.precision is 'int3'"),
         ({"model": {"base": ""}}, "model.base is ''"),
+        ({"model": {"adapter": "himoe", "adapter_revision": "v2"}}, "model.adapter_revision is 'v2'"),
         ({"model": {"adapter": "uie-mini"}}, "model.adapter is 'uie-mini', which is not for the base"),
         ({"model": {"adapter": "some/folder", "adapter_settings": {"r": 4}}}, "model.adapter_settings is {'r': 4}"),
     ],
@@ -379,6 +477,7 @@ def test_capabilities_can_be_switched_off_and_on_again(nlp, tmp_path):
     [
         {"adapter": "lora", "adapter_settings": {"target_modules": ["up_proj"]}},
         {"adapter_settings": {"router": "flat"}},
+        {"adapter_settings": {"capabilities": []}},
         {"adapter": None},
     ],
 )
@@ -463,6 +562,18 @@ def test_given_events_are_kept_whatever_is_answered(base):
     nlp.get_pipe("uc_uie")(doc)
     assert sorted((frame["type"], frame["pos"]) for frame in doc._.frames) == [("Birth", [3, 4]), ("Travel", [6, 7])]
     assert not doc.ents
+
+
+def test_what_is_no_given_event_stays_as_it_was(base):
+    nlp = stir(make_nlp(base, schema={}))
+    doc = nlp.make_doc(TEXTS[0])
+    doc._.uie_task, doc._.uie_schema = "EAE", {"Travel": ["Place"]}
+    relation = new_frame(doc, "visit", None, [("subject", (0, 2)), ("object", (7, 8))])
+    birth = new_frame(doc, "Birth", (3, 4), [("Time", (4, 5))])
+    doc._.frames = [relation, birth, new_frame(doc, "Travel", (6, 7))]
+    nlp.get_pipe("uc_uie")(doc)
+    assert relation in doc._.frames and birth in doc._.frames
+    assert [frame["pos"] for frame in doc._.frames if frame["type"] == "Travel"] == [[6, 7]]
 
 
 def test_arguments_of_given_events_beside_other_types(base):

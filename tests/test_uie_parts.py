@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import time
 
 import pytest
 import spacy
@@ -17,7 +18,7 @@ from transformers import BertConfig, BertModel
 from spacy_ie_moe.relations import make_relation
 from spacy_ie_moe.uc_uie.compact import OFFSET, make_compact, new_compact, train_tokenizer
 from spacy_ie_moe.uc_uie.decoding import Answer
-from spacy_ie_moe.uc_uie.doc_frames import new_frame
+from spacy_ie_moe.uc_uie.doc_frames import frame_key, new_frame
 from spacy_ie_moe.uc_uie.frames import CUT, NOT_GIVEN, UNGROUNDABLE, UNKNOWN_TYPE, Schema
 from spacy_ie_moe.uc_uie.gold import LessonMaker, frames_in, given_events, gold_frames, known_places, task_of
 from spacy_ie_moe.uc_uie.lessons import LessonSettings
@@ -88,6 +89,56 @@ def test_what_a_border_cuts_goes_where_the_next_window_has_all_of_it():
     nested = frame("PER", (2, 4))
     assert merge_frames([(Window(0, 6), inside), (second, nested)]) == [inside, nested], "both lie inside"
     assert merge_frames([(first, cut)]) == [cut], "nothing else has it"
+
+
+SPANS = st.tuples(st.integers(0, 6), st.integers(1, 2)).map(lambda drawn: (drawn[0], drawn[0] + drawn[1]))
+SLOTS = st.lists(st.tuples(st.sampled_from(["Place", "Time"]), SPANS), max_size=3)
+FOUND = st.tuples(st.sampled_from([(0, 4), (2, 8)]), st.sampled_from(["A", "B"]), st.none() | SPANS, SLOTS)
+
+
+@given(st.lists(FOUND, max_size=12))
+def test_merging_equals_comparing_all_frames(found):
+    pairs = [(Window(*window), frame(kind, pos, slots)) for window, kind, pos, slots in found]
+    pairs = [(window, each) for window, each in pairs if each["pos"] is not None or each["slots"]]
+    best = {frame_key(each): (window, each) for window, each in reversed(pairs)}
+    several = len({window for window, _ in best.values()}) > 1
+
+    def spans(each: dict) -> set:
+        own = [] if each["pos"] is None else [(None, *each["pos"])]
+        return {*own, *((slot["type"], *slot["pos"]) for slot in each["slots"])}
+
+    def goes(window: Window, each: dict, other: dict) -> bool:
+        mine, theirs = spans(each), spans(other)
+        if each["type"] != other["type"] or mine == theirs or len(mine) > len(theirs):
+            return False
+        return all(
+            any(
+                name == kind
+                and (start == a or (a == window.start and start < a))
+                and (end == b or (b == window.end and end > b))
+                for name, start, end in theirs
+            )
+            for kind, a, b in mine
+        )
+
+    others = [each for _, each in best.values()]
+    expected = [
+        frame_key(each)
+        for window, each in best.values()
+        if not (several and any(goes(window, each, other) for other in others))
+    ]
+    assert sorted(map(repr, expected)) == sorted(repr(frame_key(each)) for each in merge_frames(pairs))
+
+
+def test_many_relations_are_merged_in_reasonable_time():
+    doc = nlp.make_doc(" ".join(["word"] * 4000))
+    pairs = [
+        (Window(2000 * (n % 2), 4000), new_frame(doc, "R", None, [("a", (n, n + 1)), ("b", (1, 2))]))
+        for n in range(2, 3900)
+    ]
+    started = time.perf_counter()
+    assert len(merge_frames(pairs)) == len(pairs)
+    assert time.perf_counter() - started < 10
 
 
 # --- answers --------------------------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import spacy
 
-from benchmarks.uie_study import write_page
+from benchmarks.uie_capabilities import COMBINATIONS, _items
+from benchmarks.uie_study import variants_of, write_page
+from spacy_ie_moe.uc_uie.frames import Schema, Slot
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +44,9 @@ def test_the_smoke_workflow_writes_its_pages(project):
     assert "| 14res | ABSA |" in (project / "results/uie/README.md").read_text()
     assert (project / "results/uie_sample/README.md").is_file()
     assert (project / "results/uie/routing.svg").is_file()
+    run_smoke(project, "capabilities-uie")
+    scores = json.loads((project / "results/uie_capabilities/results.json").read_text())
+    assert set(scores) >= {"NER", "RE", "Trig-C", "Arg-C", "ABSA"} and "judging (4)" in scores, list(scores)
 
 
 def test_the_smoke_workflow_packs_a_model_that_works(project):
@@ -69,3 +74,34 @@ def test_the_page_shows_means_and_spreads():
     assert "RE" not in page
     assert "Seeds 0, 1" in page
     assert "| trained parameters | 1,234 |" in page
+
+
+def test_what_is_counted_of_subtasks():
+    schema = Schema.of({"Attack": ["Target"], "Left": []})
+    judged = " {(Attack: Null): [(Target: Null)]} {(Left: Null): []}"
+    assert _items("judging", judged, schema) == {("Attack", None), ("Attack", "Target"), ("Left", None)}
+    located = " {(Attack: hit): []} {(Attack: hit): []} {(Left: went): []}"
+    assert _items("locating", located, schema) == {("Attack", "hit"), ("Left", "went")}
+    joined = " {(Attack: hit): [(Target: Rome)]}"
+    assert _items("associating", joined, schema) == {("Attack", "hit", frozenset({Slot("Target", "Rome")}))}
+    assert list(COMBINATIONS) == ["J", "L", "A", "J+L", "J+A", "L+A", "J+L+A", "learnt gates"]
+    assert COMBINATIONS["J+A"] == [1, 0, 1]
+
+
+def test_variants_times_parts():
+    study = {"variants": {"A": {"x": 1}, "B": {}}, "parts": {"1 %": {"paths.train": "one"}, "all": {}}}
+    assert variants_of(study) == {
+        "A, 1 %": {"x": 1, "paths.train": "one"},
+        "B, 1 %": {"paths.train": "one"},
+        "A, all": {"x": 1},
+        "B, all": {},
+    }
+    assert variants_of({"variants": {"A": {}}}) == {"A": {}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workflow", ["few-shot-uie", "ablate-uie"])
+def test_the_smoke_workflows_of_the_other_tables(project, workflow):
+    run_smoke(project, workflow)
+    page = {"few-shot-uie": "uie_low_resource", "ablate-uie": "uie_ablation"}[workflow]
+    assert "| 14res | ABSA |" in (project / f"results/{page}/README.md").read_text()

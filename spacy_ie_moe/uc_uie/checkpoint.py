@@ -62,6 +62,11 @@ class LMSettings:
                 f"model.adapter is {MINI!r}, which is not for the base {self.base!r}; expected 'himoe' or 'lora' for a "
                 "new one, the folder or hub id of one that was trained with this base, or None."
             )
+        if self.adapter_revision is not None and self.adapter in (*ADAPTERS, MINI, None):
+            raise ValueError(
+                f"model.adapter_revision is {self.adapter_revision!r} and model.adapter {self.adapter!r}; expected a "
+                f"revision for an adapter on the hub only."
+            )
         if self.adapter_settings and self.adapter not in ADAPTERS:
             raise ValueError(
                 f"model.adapter_settings is {self.adapter_settings!r} and model.adapter {self.adapter!r}; expected "
@@ -81,7 +86,13 @@ def load(settings: LMSettings) -> LMBundle:
     """The base that the settings name, with its adapter, a new one or a trained one."""
     source = find_part(settings.base, BASE)
     base = load_base(source, settings)
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=settings.revision, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=settings.revision, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(
+            f"model.base is {str(source)!r}, whose tokenizer cannot be loaded ({_first_line(error)}); expected one "
+            f"beside the model."
+        ) from error
     if settings.adapter in ADAPTERS:
         model = add_adapter(base, settings.adapter, settings.adapter_settings)
     elif settings.adapter is not None:
@@ -154,7 +165,8 @@ def save_folder(bundle: LMBundle, folder: Path) -> None:
     network.prompter.tokenizer.save_pretrained(folder / TOKENIZER)
     adapted = hasattr(network.model, "peft_config")
     if adapted:
-        network.model.save_pretrained(folder / ADAPTER)
+        # "auto" would ask the hub whether the vocabulary is another, and it never is.
+        network.model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
     if settings.save_base or not adapted:
         _save_base(network.model, folder / BASE)
     saved = {**asdict(settings), ACTIVE: network.model.active_adapter if adapted else None}
@@ -191,7 +203,13 @@ def _load_adapter(base: PreTrainedModel, source: str | Path, revision: str | Non
 
     from . import adapter  # noqa: F401 registers the mixture with peft
 
-    return PeftModel.from_pretrained(base, source, name, is_trainable=True, revision=revision)
+    try:
+        return PeftModel.from_pretrained(base, source, name, is_trainable=True, revision=revision)
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: of weights of other sizes
+        raise ValueError(
+            f"model.adapter is {str(source)!r}, which cannot be loaded ({_first_line(error)}); expected the folder or "
+            f"hub id of an adapter that was trained with this base."
+        ) from error
 
 
 def _load_adapters(base: PreTrainedModel, folder: Path) -> Any:
@@ -203,8 +221,13 @@ def _load_adapters(base: PreTrainedModel, folder: Path) -> Any:
     model = _load_adapter(base, place, None, first)
     for name, place in others:
         model.load_adapter(place, name, is_trainable=True)
-    model.set_adapter(json.loads((folder / SETTINGS).read_text("utf8"))[ACTIVE])
+    model.set_adapter(active_adapter(folder, first))
     return model
+
+
+def active_adapter(folder: Path, default: str = "default") -> str:
+    """The name of the active adapter that ``save_folder`` wrote; ``default`` for folders that do not tell."""
+    return json.loads((folder / SETTINGS).read_text("utf8")).get(ACTIVE) or default
 
 
 def _save_base(model: Any, folder: Path) -> None:

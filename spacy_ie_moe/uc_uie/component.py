@@ -6,6 +6,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -27,10 +28,11 @@ from ..torch_wrapper import TorchShim
 from .doc_frames import DocFrame, require_frame_extensions, sort_frames, to_entities, to_relations, to_strings
 from .frames import Issue, Schema
 from .lessons import Lesson, LessonSettings
-from .lm import longest_text, router_of
+from .lm import has_gates, longest_text, router_of
 
 if TYPE_CHECKING:
     from .checkpoint import LMBundle
+    from .constraints import Grammar
     from .gold import LessonMaker
 
 logger = logging.getLogger(__name__)
@@ -286,7 +288,7 @@ class UCUIE(SavedPipe):
 
         if self.routes is None:
             return HARD_ROUTES[task] if self._hard else None
-        if router_of(self.bundle.network.model) not in ("soft", "hard"):
+        if not has_gates(self.bundle.network.model):
             raise ValueError(
                 f"routes is {self.routes!r}, but the model has no gates; expected None, or a mixture of experts with a "
                 f"soft or hard router."
@@ -338,12 +340,16 @@ class UCUIE(SavedPipe):
             return
         windows = make_windows(doc, self.bundle.network.prompter, self.text_tokens)
         for task, types in asked.items():
-            for first in range(0, len(types), self.types_at_once):
-                part = types.only(types.names[first : first + self.types_at_once])
+            for part in self._parts(types):
                 for window in windows:
                     given = given_events(doc, window, part) if task == "EAE" else []
                     if given or task != "EAE":
                         yield Question(row, window, task, part, given)
+
+    def _parts(self, types: Schema) -> Iterator[Schema]:
+        """The types of a task in parts that are asked for at once."""
+        for first in range(0, len(types), self.types_at_once):
+            yield types.only(types.names[first : first + self.types_at_once])
 
     def _asked(self, doc: Doc) -> dict[str, Schema]:
         """What is asked of a document, by task."""
@@ -366,7 +372,7 @@ class UCUIE(SavedPipe):
 
         return body(text_of(doc, question.window).text, to_strings(doc, question.given))
 
-    def _grammar(self, doc: Doc, question: Question) -> str:
+    def _grammar(self, doc: Doc, question: Question) -> "Grammar":
         from .constraints import make_grammar
         from .windows import text_of
 
@@ -386,12 +392,14 @@ class UCUIE(SavedPipe):
         merged = merge_frames(frames)
         asked = self._asked(doc)
         if "EAE" in asked:
+            given: dict[bool, list[DocFrame]] = {True: [], False: []}
+            for frame in doc._.frames:
+                given[frame["type"] in asked["EAE"] and frame["pos"] is not None].append(frame)
             found_anew = {kind.name for task, schema in asked.items() if task != "EAE" for kind in schema}
-            events, others = attach(
-                [frame for frame in doc._.frames if frame["type"] not in found_anew],
-                [frame for frame in merged if frame["type"] not in found_anew],
-            )
-            merged = sort_frames([*events, *(frame for frame in merged if frame["type"] in found_anew)])
+            events, others = attach(given[True], [frame for frame in merged if frame["type"] not in found_anew])
+            left_alone = [frame for frame in given[False] if frame["type"] not in found_anew]
+            anew = [frame for frame in merged if frame["type"] in found_anew]
+            merged = sort_frames([*events, *left_alone, *anew])
             issues = [*issues, *others]
         return Findings(merged, issues, asked)
 
@@ -427,6 +435,22 @@ class UCUIE(SavedPipe):
             sub_experts = {name: values.cpu().numpy() for name, values in weights.items()}
             routings.append(Routing(question.task, question.schema.names, gates.cpu().numpy(), sub_experts))
         return routings
+
+    def specialise(self) -> ExitStack:
+        """Serve the schema with its gates folded into the weights, until what is returned is closed.
+
+        A context manager. Nothing but this schema can be asked for meanwhile, and nothing be learnt. Raises
+        ``ValueError`` for a schema that is asked for in several parts, and for a model without gates.
+        """
+        from .instructions import build
+
+        tasks = {} if self._schema is None else self._schema.by_task()
+        parts = [(task, part) for task, types in tasks.items() for part in self._parts(types)]
+        if len(parts) != 1:
+            raise ValueError(f"the schema is asked for in {len(parts)} parts; expected one: see types_at_once.")
+        ((task, types),) = parts
+        network = self.bundle.network.eval()
+        return network.decoder.specialise(build(task, types), self._routes(task))
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 32) -> Iterator[Doc]:
         """Process a stream in order; if a batch fails its documents are tried one by one."""

@@ -10,37 +10,50 @@ import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from .frames import Schema, escape
+from .frames import OPINION_SLOTS, RELATION_SLOTS, Schema, escape
 from .grounding import is_bound
 
-RESERVE = 64
-"""So many tokens before the limit an answer is brought to its end."""
-
 LONGEST_CHUNK = 32
-"""Bytes of a word, at most, that are copied as a whole: each may be a token, and they must fit in the reserve."""
+"""Bytes of a word, at most, that are copied as a whole: each may be a token, and there must be room for them."""
+
+_SIDES = {"RE": RELATION_SLOTS[0], "ABSA": OPINION_SLOTS}
 
 _ENDINGS = sorted({whole[place:] for whole in (" None", ")]}", "): []}") for place in range(len(whole) + 1)})
 """What may end an answer, wherever in it one is, inside of an ending too."""
 
 
-def make_grammar(schema: Schema, text: str, *, task: str) -> str:
-    """The grammar, in llguidance's Lark, of what a ``task`` may extract from ``text``.
+class Grammar(NamedTuple):
+    """What may be written, in llguidance's Lark. longest: bytes of the longest frame with no more than it must have."""
 
-    Frames of relations and opinions have no words of their own, so "Null" is written there.
+    lark: str
+    longest: int
+
+
+def make_grammar(schema: Schema, text: str, *, task: str) -> Grammar:
+    """The grammar of what a ``task`` may extract from ``text``.
+
+    Frames of relations and opinions have no words of their own, so "Null" is written there. Raises ``ValueError`` for
+    such a type without slots, of which nothing could be written.
     """
     words = " ".join(text.split())
+    if not words:
+        return Grammar('start: / */ "None"', 0)
     fillers = [f"SPAN_{number}" for number in range(2 if ": " in words else 1)]
     # ``write_frames`` has a backslash in the first colon that a blank follows, and before the very word Null.
     spans = [_chunks(words), [chunk.replace(":", r"\:") for chunk in _chunks(words)]][: len(fillers)]
     absent = {word for word in re.findall(r"\w+", words) if word.lower() in ("null", "none")}
     frames, rules = [], []
     for number, frame in enumerate(schema.types):
+        if task in ("RE", "ABSA") and not frame.slots:
+            raise ValueError(
+                f"frame type {frame.name!r} of the task {task} has no slots; expected {' and '.join(_SIDES[task])}."
+            )
         filler = '"Null"' if task in ("RE", "ABSA") else "filler"
         slots = "" if task == "ED" else " | ".join(json.dumps(slot) for slot in frame.slots)
         rules.append(f'frame_{number}: {json.dumps("{(" + frame.name + ": ")} {filler} "): [" slots_{number} "]}}"')
@@ -50,7 +63,7 @@ def make_grammar(schema: Schema, text: str, *, task: str) -> str:
         if slots:
             rules.append(f'slot_{number}: "(" ({slots}) ": " filler ")"')
         frames.append(f"frame_{number}")
-    return "\n".join(
+    lark = "\n".join(
         [
             'start: / */ "None" | / */ frame (" " frame)*',
             f"frame: {' | '.join(frames)}",
@@ -58,19 +71,26 @@ def make_grammar(schema: Schema, text: str, *, task: str) -> str:
             f"filler: {' | '.join(['FILLER', *(json.dumps(chr(92) + word) for word in sorted(absent))])}",
             rf"FILLER: ({' | '.join(fillers)}) & /[^\s]((.|\n)*[^\s])?/ & ~/([Nn][Uu][Ll][Ll]|[Nn][Oo][Nn][Ee])/",
             *(
-                f'{name}: %regex {{"substring_chunks": {json.dumps(chunks or ["?"])}}}'
+                f'{name}: %regex {{"substring_chunks": {json.dumps(chunks)}}}'
                 for name, chunks in zip(fillers, spans, strict=True)
             ),
             "",
         ]
     )
+    chunk = max(spans[-1], key=_bytes)
+    names = [f"{{({kind.name}: {chunk}): [({max(kind.slots, key=_bytes, default='')}: {chunk})]}}" for kind in schema]
+    return Grammar(lark, max(map(_bytes, names)))
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf8", "replace"))
 
 
 def _chunks(words: str) -> list[str]:
     """A text, escaped, in pieces where fillers may begin and end: at bounds of words, and within very long ones."""
     chunks, start = [], 0
     for end in range(1, len(words) + 1):
-        if is_bound(words, end) or len(words[start : end + 1].encode("utf8", "replace")) > LONGEST_CHUNK:
+        if is_bound(words, end) or _bytes(words[start : end + 1]) > LONGEST_CHUNK:
             chunks.append(escape(words[start:end]) if words[start:end].strip() else words[start:end])
             start = end
     return chunks
@@ -80,11 +100,12 @@ class CopyConstraint(LogitsProcessor):
     """Takes all probability from tokens that a row's grammar does not allow.
 
     tokenizer: a fast one of Hugging Face. grammars: of each prompt. start: where answers begin in the rows of ids.
-    max_new_tokens: where they are cut off; shortly before, they are brought to their end. beams: rows of a prompt.
+    max_new_tokens: where they are cut off; before, they are brought to their end, which is sure to succeed where there
+    is room for twice the longest frame (``Grammar.longest``). beams: rows of a prompt.
     """
 
     def __init__(
-        self, tokenizer: Any, grammars: Sequence[str], start: int, max_new_tokens: int, *, beams: int = 1
+        self, tokenizer: Any, grammars: Sequence[Grammar], start: int, max_new_tokens: int, *, beams: int = 1
     ) -> None:
         guide = _require_llguidance()
         self._tokenizer = tokenizer
@@ -93,8 +114,10 @@ class CopyConstraint(LogitsProcessor):
         self._limit = max_new_tokens
         self._beams = beams
         self._matchers: list[dict[tuple[int, ...], Any]] = [
-            {(): guide.LLMatcher(self._guide, guide.grammar_from("lark", grammar), log_level=0)} for grammar in grammars
+            {(): _matcher_of(guide, self._guide, grammar)} for grammar in grammars
         ]
+        # A token has a byte at least, so where so many are left any frame can be ended.
+        self._reserves = [min(grammar.longest, max_new_tokens // 2) for grammar in grammars]
         self._endings = sorted((self._guide.tokenize_str(text) for text in _ENDINGS), key=len)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -109,7 +132,8 @@ class CopyConstraint(LogitsProcessor):
             if matcher.is_stopped():
                 allowed[row, self._tokenizer.eos_token_id] = True
                 continue
-            forced = self._close(tokens, matcher)
+            near = len(tokens) >= self._limit - self._reserves[prompt]
+            forced = self._close(matcher) if near else None
             if forced is not None:
                 allowed[row, forced] = True
                 continue
@@ -130,10 +154,8 @@ class CopyConstraint(LogitsProcessor):
             matcher.consume_token(tokens[-1])
         return matcher
 
-    def _close(self, tokens: tuple[int, ...], matcher: Any) -> int | None:
-        """The next token of the shortest way to an end, if the limit is near and there is one from here."""
-        if len(tokens) < self._limit - min(RESERVE, self._limit // 2):
-            return None
+    def _close(self, matcher: Any) -> int | None:
+        """The next token of the shortest way to an end; None where there is none from here."""
         for ending in self._endings:
             way = [*ending, self._tokenizer.eos_token_id]
             trial = matcher.deep_copy()
@@ -162,6 +184,13 @@ class RecordScores(LogitsProcessor):
     def scores(self) -> Tensor:
         """[rows, steps]."""
         return torch.stack(self._steps, dim=1)
+
+
+def _matcher_of(guide: Any, tokenizer: Any, grammar: Grammar) -> Any:
+    matcher = guide.LLMatcher(tokenizer, guide.grammar_from("lark", grammar.lark), log_level=0)
+    if matcher.is_error():
+        raise ValueError(f"the grammar of a schema cannot be used: {matcher.get_error()}")
+    return matcher
 
 
 def _require_llguidance() -> Any:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import RLock
 from typing import Any
 
@@ -17,8 +19,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
 
-from .constraints import CopyConstraint, RecordScores
-from .lm import last_logits, longest_text, tuner_of
+from .constraints import CopyConstraint, Grammar, RecordScores
+from .lm import adapter_of, has_gates, last_logits, longest_text, tuner_of, weights_of
 from .prompts import Prompter
 
 KEPT_BYTES = 1 << 30
@@ -36,7 +38,7 @@ class Request:
 
     instruction: str
     bodies: Sequence[str]
-    grammars: Sequence[str] | None = None
+    grammars: Sequence[Grammar] | None = None
     routes: tuple[float, ...] | None = None
     max_new_tokens: int = 256
     beams: int = 1
@@ -66,9 +68,9 @@ class Prefix:
     cache: Any  # a DynamicCache, which has no types
     gates: Tensor | None
 
-    @property
-    def size(self) -> int:
-        """Of keys and values, in bytes."""
+    @cached_property
+    def bytes(self) -> int:
+        """The size of keys and values."""
         tensors = [tensor for layer in self.cache for tensor in layer if isinstance(tensor, Tensor)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -80,11 +82,28 @@ class Decoder:
         self.model = model
         self.prompter = prompter
         self._prefixes: OrderedDict[tuple[Any, ...], Prefix] = OrderedDict()
+        self._weights: tuple[Any, ...] = ()
+        self._only: str | None = None
         self._lock = RLock()
 
     def forget(self) -> None:
-        """Drop what is kept of instructions, after the weights have changed."""
+        """Drop what is kept of instructions."""
         self._prefixes.clear()
+
+    def specialise(self, instruction: str, routes: tuple[float, ...] | None = None) -> ExitStack:
+        """Fold the gates of an instruction into the weights: until it is closed, nothing else can be answered.
+
+        routes: gates in place of the router's. Raises ``ValueError`` for a model without gates.
+        """
+        if not has_gates(self.model):
+            raise ValueError("the model has no gates; expected model.adapter 'himoe' or a trained one of its kind.")
+        with self._lock:
+            gates = self._prefix(Request(instruction, (), routes=routes)).gates
+            assert gates is not None
+            stack = tuner_of(self.model).specialise(gates[:, 0])
+            self._only = instruction
+        stack.callback(setattr, self, "_only", None)
+        return stack
 
     def __call__(self, request: Request) -> list[Answer]:
         """An answer for each body, in their order."""
@@ -112,13 +131,18 @@ class Decoder:
         return answers
 
     def _prefix(self, request: Request) -> Prefix:
-        active = getattr(self.model, "active_adapter", None)
-        key = (request.instruction, request.routes, active, str(self.model.device))
+        if self._only not in (None, request.instruction):
+            raise ValueError("the model is specialised in another instruction; expected that one, or to close first.")
+        weights = weights_of(self.model)
+        if weights != self._weights:  # it has learnt, or got other adapters
+            self.forget()
+            self._weights = weights
+        key = (request.instruction, request.routes, *adapter_of(self.model), str(self.model.device))
         if key in self._prefixes:
             self._prefixes.move_to_end(key)
         else:
             self._prefixes[key] = self._read(request)
-            while len(self._prefixes) > 1 and sum(prefix.size for prefix in self._prefixes.values()) > KEPT_BYTES:
+            while len(self._prefixes) > 1 and sum(prefix.bytes for prefix in self._prefixes.values()) > KEPT_BYTES:
                 self._prefixes.popitem(last=False)
         return self._prefixes[key]
 
@@ -149,7 +173,7 @@ class Decoder:
         self,
         prefix: Prefix,
         bodies: Sequence[list[int]],
-        grammars: Sequence[str] | None,
+        grammars: Sequence[Grammar] | None,
         request: Request,
         budget: int,
     ) -> list[Answer]:

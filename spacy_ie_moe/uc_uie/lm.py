@@ -10,9 +10,20 @@ from typing import Any
 
 
 def tuner_of(model: Any) -> Any:
-    """The tuner of the mixture of experts in a model; None where there is none."""
-    tuner = getattr(model, "base_model", None)
-    return tuner if hasattr(tuner, "auxiliary_losses") else None
+    """The tuner of the mixture of experts in a model; None where there is none, or its adapters are switched off."""
+    tuner: Any = getattr(model, "base_model", None)
+    return tuner if hasattr(tuner, "auxiliary_losses") and tuner.layers else None
+
+
+def weights_of(model: Any) -> tuple[Any, ...]:
+    """What tells whether a model computes the same as before: its parameters and how often each was written to."""
+    return tuple((id(parameter), parameter._version) for parameter in model.parameters())
+
+
+def adapter_of(model: Any) -> tuple[str | None, bool]:
+    """The name of the active adapter of a model, and whether its adapters are switched off."""
+    off = any(getattr(module, "disable_adapters", False) is True for module in model.modules())
+    return getattr(model, "active_adapter", None), off
 
 
 def router_of(model: Any) -> str | None:
@@ -22,6 +33,12 @@ def router_of(model: Any) -> str | None:
     """
     tuner = tuner_of(model)
     return None if tuner is None else tuner.peft_config[tuner.active_adapters[0]].router
+
+
+def has_gates(model: Any) -> bool:
+    """Whether the model has capability experts whose gates are learnt or given."""
+    tuner = tuner_of(model)
+    return tuner is not None and any(layer.layout.gated for layer in tuner.layers)
 
 
 def takes_positions(model: Any) -> bool:

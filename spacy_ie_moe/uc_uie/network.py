@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..precision import autocast_bfloat16
 from .decoding import Answer, Decoder, Request
 from .lm import last_logits, takes_positions, tuner_of
 from .prompts import Prompter, Tokens
@@ -30,7 +31,7 @@ class ExtractionLM(nn.Module):
     """L_total = L_task + gamma L_bce + beta L_entropy (eq. 10).
 
     model: a causal language model, perhaps of peft's. prompter: its tokenizer. gamma, beta: the weights of the
-    auxiliary losses. mixed_precision: learn in bfloat16 with float32 weights.
+    auxiliary losses. mixed_precision: learn in bfloat16 with float32 weights, where the device has instructions for it.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class ExtractionLM(nn.Module):
             answer[:, -targets.shape[1] :] = targets != -100
             options |= {"instruction_mask": instruction, "routes": routes, "loss_mask": answer}
         with (
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision),
+            autocast_bfloat16(self.device.type, self.mixed_precision),
             last_logits(self.model, targets.shape[1] + 1),
         ):
             output = self.model(input_ids=ids, attention_mask=mask, use_cache=False, **options)

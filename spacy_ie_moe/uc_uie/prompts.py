@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from tokenizers.decoders import DecodeStream
@@ -72,10 +73,20 @@ class Prompter:
         kept = list(tokens)
         if self.end in kept:
             kept = kept[: kept.index(self.end)]
+        text = self._decode(kept)
+        return Written(text, [*self._ends(kept)[:-1], len(text)] if kept else [])
+
+    def _ends(self, tokens: list[int]) -> list[int]:
+        """Where each token ends; one with half a character where the one before does."""
         stream = DecodeStream(skip_special_tokens=True)
         written, ends = "", []
-        for token in kept:  # one with half a character ends where the one before does
-            written += stream.step(self.tokenizer.backend_tokenizer, token) or ""
-            ends.append(len(written))
-        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Written(text, [*ends[:-1], len(text)] if ends else [])
+        try:
+            for token in tokens:
+                written += stream.step(self.tokenizer.backend_tokenizer, token) or ""
+                ends.append(len(written))
+        except Exception:  # of tokenizers, which has no class for it: bytes that are no character. The slow way then
+            return list(accumulate((len(self._decode(tokens[: i + 1])) for i in range(len(tokens))), max))
+        return ends
+
+    def _decode(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -15,6 +15,10 @@ OVERLAP = 0.25
 """The share of a window that the next one reads again, so that what lies on a border is whole in one of them."""
 
 
+FrameSpan = tuple[str | None, tuple[int, int]]
+"""Tokens of a frame: the type of the slot, None for the frame's own, and [start, end)."""
+
+
 class Window(NamedTuple):
     """Tokens [start, end) of a document."""
 
@@ -68,7 +72,7 @@ def text_of(doc: Doc, window: Window) -> Span:
 def merge_frames(found: Iterable[tuple[Window, DocFrame]]) -> list[DocFrame]:
     """The frames of a document by the windows that they were found in: each once, with its highest score.
 
-    Of several windows a frame goes where another has its type and filler and all of its slots and more, and so does
+    Of several windows a frame goes where another of its type has its filler and all of its slots and more, and so does
     one with words at a border of its window where another has these words and more: it was cut there.
     """
     best: dict[Any, tuple[Window, DocFrame]] = {}
@@ -76,27 +80,31 @@ def merge_frames(found: Iterable[tuple[Window, DocFrame]]) -> list[DocFrame]:
         key = frame_key(frame)
         if key not in best or frame["score"] > best[key][1]["score"]:
             best[key] = window, frame
-    windows = {window for window, _ in best.values()}
-    frames = [frame for _, frame in best.values()]
-    if len(windows) < 2:
-        return sort_frames(frames)
-    by_type: dict[str, list[DocFrame]] = {}
-    by_filler: dict[Any, list[DocFrame]] = {}
-    for frame in frames:
-        by_type.setdefault(frame["type"], []).append(frame)
-        by_filler.setdefault((frame["type"], _position(frame)), []).append(frame)
+    if len({window for window, _ in best.values()}) < 2:
+        return sort_frames(frame for _, frame in best.values())
+    spans = {key: _spans(frame) for key, (_, frame) in best.items()}
+    by_span: dict[tuple[str, FrameSpan], list[set[FrameSpan]]] = {}
+    for key, (_, frame) in best.items():
+        for span in spans[key]:
+            by_span.setdefault((frame["type"], span), []).append(spans[key])
+    by_type: dict[str, list[set[FrameSpan]]] = {}
+    for key, (_, frame) in best.items():
+        by_type.setdefault(frame["type"], []).append(spans[key])
     kept = []
-    for window, frame in best.values():
-        cut = any(span[0] == window.start or span[1] == window.end for _, span in _spans(frame))
-        others = by_type[frame["type"]] if cut else by_filler[frame["type"], _position(frame)]
-        if not any(_is_part(frame, other, window) for other in others):
+    for key, (window, frame) in best.items():
+        # What has all of a frame's spans has each that no border cuts, so only few are compared.
+        whole = [span for span in spans[key] if span[1][0] != window.start and span[1][1] != window.end]
+        others = min((by_span[frame["type"], span] for span in whole), key=len, default=by_type[frame["type"]])
+        if not any(_is_part(spans[key], other, window) for other in others):
             kept.append(frame)
     return sort_frames(kept)
 
 
-def _is_part(frame: DocFrame, other: DocFrame, window: Window) -> bool:
-    """Whether the other has all that the frame has, and more. window: at whose borders spans may be longer there."""
-    spans, others = _spans(frame), _spans(other)
+def _is_part(spans: set[FrameSpan], others: set[FrameSpan], window: Window) -> bool:
+    """Whether a frame with the spans ``others`` has all that one with ``spans`` has, and more.
+
+    window: that of the latter, at whose borders spans may be longer in the other.
+    """
     if spans == others or len(spans) > len(others):
         return False
     return all(any(name == kind and _holds(whole, span, window) for name, whole in others) for kind, span in spans)
@@ -108,11 +116,7 @@ def _holds(whole: tuple[int, int], span: tuple[int, int], window: Window) -> boo
     return before and behind
 
 
-def _spans(frame: DocFrame) -> set[tuple[str | None, tuple[int, int]]]:
+def _spans(frame: DocFrame) -> set[FrameSpan]:
     """The tokens of the slots by their types, and those of the frame itself, under None."""
     own = set() if frame["pos"] is None else {(None, (frame["pos"][0], frame["pos"][1]))}
     return own | {(slot["type"], (slot["pos"][0], slot["pos"][1])) for slot in frame["slots"]}
-
-
-def _position(frame: DocFrame) -> tuple[int, ...] | None:
-    return None if frame["pos"] is None else tuple(frame["pos"])
