@@ -74,6 +74,7 @@ setup(
         ],
         "spacy_scorers": [
             "spacy_ie_moe.relation_scorer.v1 = spacy_ie_moe.scoring:make_relation_scorer",
+            "spacy_ie_moe.string_triple_scorer.v1 = spacy_ie_moe.string_triples:make_string_triple_scorer",
             "spacy_ie_moe.frame_scorer.v1 = spacy_ie_moe.uie_scoring:make_frame_scorer",
             "spacy_ie_moe.triplet_scorer.v1 = spacy_ie_moe.triplet_scoring:make_triplet_scorer",
         ],

@@ -6,8 +6,8 @@ have not changed is skipped. ``runs.json`` names the runs of the last call, of w
 page.
 
 A study file is JSON: ``config``; ``corpora`` (train, dev, test: .spacy files); ``overrides`` of the config for all
-variants; ``variants``, by name what differs; or ``grid``, by setting the values, of which every combination is a
-variant.
+variants; ``variants``, by name what differs, perhaps with a ``config`` of their own; or ``grid``, by setting the
+values, of which every combination is a variant.
 """
 
 from __future__ import annotations
@@ -79,11 +79,12 @@ class Study:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a variant with a seed. settings: overrides of the config."""
+    """One training: a variant with a seed. config: the study's or the variant's own; settings: overrides of it."""
 
     study: Study
     variant: str
     seed: int
+    config: Path
     settings: dict[str, Any]
     folder: Path
 
@@ -91,7 +92,7 @@ class Run:
     def fingerprint(self) -> str:
         """Of what the result depends on: config, settings, corpora, the package's code and the libraries' versions."""
         digest = hashlib.sha256(json.dumps([self.settings, VERSIONS], sort_keys=True).encode())
-        for file in (self.study.config, *sorted(self.study.corpora.values()), *CODE):
+        for file in (self.config, *sorted(self.study.corpora.values()), *CODE):
             digest.update(file.read_bytes())
         return digest.hexdigest()
 
@@ -115,9 +116,9 @@ def study(
     try:
         read = Study.read(path, {name.strip() for name in only.split(";") if name.strip()})
         runs = list(_runs(read, read_seeds(seeds), output, encoder))
-        missing = [str(file) for file in (read.config, *read.corpora.values()) if not file.is_file()]
+        missing = [file for file in (*(run.config for run in runs), *read.corpora.values()) if not file.is_file()]
         if missing:
-            raise ValueError(f"{missing[0]} is not there; expected the study's config and corpora.")
+            raise ValueError(f"{missing[0]} is not there; expected the study's configs and corpora.")
     except ValueError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
@@ -137,9 +138,10 @@ def _runs(study: Study, seeds: list[int], output: Path, encoder: str | None) -> 
     for seed in seeds:
         for variant, settings in study.variants.items():
             everything = {**study.overrides, **settings, "system.seed": seed}
+            config = Path(everything.pop("config", study.config))
             if encoder is not None:
                 everything["paths.encoder"] = encoder
-            yield Run(study, variant, seed, everything, output / slug(variant) / str(seed))
+            yield Run(study, variant, seed, config, everything, output / slug(variant) / str(seed))
 
 
 def slug(variant: str) -> str:
@@ -196,7 +198,7 @@ def _command(run: Run, gpu_id: int) -> list[str]:
         "paths.dev": str(corpora["dev"]),
         "paths.log": str(run.folder / "log.jsonl"),
     }
-    command = [sys.executable, "-m", "spacy", "train", str(run.study.config), "--output", str(run.folder)]
+    command = [sys.executable, "-m", "spacy", "train", str(run.config), "--output", str(run.folder)]
     return [*command, "--gpu-id", str(gpu_id), *overrides(settings)]
 
 
@@ -204,6 +206,7 @@ def _describe(run: Run, seconds: float) -> dict[str, Any]:
     return {
         "variant": run.variant,
         "seed": run.seed,
+        "config": str(run.config),
         "overrides": run.settings,
         "fingerprint": run.fingerprint,
         "versions": VERSIONS,

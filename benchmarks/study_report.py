@@ -16,6 +16,8 @@ from typing import Any
 
 import typer
 
+from spacy_ie_moe.string_triples import CLASSES, COMPARISONS, NUMBERS
+
 from .study_plots import (
     draw_curves,
     draw_grids,
@@ -60,7 +62,7 @@ Trainings: {runs}. Scores are in percent; `results.json` has them all, as ratios
 
 *threshold*: the least and the greatest of the seeds.{notes}
 
-## F1 on dev
+{strings}## F1 on dev
 
 {dev}
 
@@ -81,6 +83,14 @@ Means over the seeds. *support*: the number of gold items.
 ## Cost
 
 {cost}
+"""
+STRINGS = """## Triples as strings on test
+
+As the field scores NYT and WebNLG: the words of both arguments and the label. Below the first three are F1 of other
+ways to compare, and of sentences by overlap and by number of gold triples (how many sentences).
+
+{table}
+
 """
 BASELINE = """
 *Δ*: the mean less that of {name}, and on how many of the seeds that both have the score is above it."""
@@ -167,6 +177,17 @@ def labels_table(row: Row) -> str:
     return table(["label", "counted as", "precision", "recall", "F1", "support"], lines)
 
 
+def strings_table(rows: list[Row]) -> str:
+    """Scores of triples as strings: a line for each way to compare and group, a column for each row."""
+    documents = rows[0].runs[0]["strings"]["test"]
+    fields = {f"string, {ratio}": f"all.string.micro.{ratio}" for ratio in RATIOS}
+    fields |= {name.replace("_", " "): f"all.{name}.micro.f1" for name in COMPARISONS[1:]}
+    groups = [group for group in (*CLASSES, *NUMBERS) if documents[group]["documents"]]
+    fields |= {f"{group} ({documents[group]['documents']})": f"{group}.string.micro.f1" for group in groups}
+    lines = [[name, *(str(row.summary(f"strings.test.{field}")) for row in rows)] for name, field in fields.items()]
+    return table(["", *(row.name for row in rows)], lines)
+
+
 def grid_table(grids: list[GridRows]) -> str:
     """Rel+ of each cell, the chosen one in bold."""
     lines = []
@@ -178,12 +199,20 @@ def grid_table(grids: list[GridRows]) -> str:
 
 
 def cost_table(rows: list[Row]) -> str:
-    """Mean seconds of a training, trainable parameters, and the step that was best on dev."""
+    """Mean seconds of a training, trainable parameters, the step that was best on dev, and the speed on test."""
+    speed, timed = "sentences_per_second", has_field(rows, "sentences_per_second")
     lines = []
     for row in rows:
         ranges = [show_range(row.values(field)) for field in ("trainable_parameters", "best_step")]
-        lines.append([row.name, f"{row.summary('seconds').mean:.0f}", *ranges])
-    return table(["variant", "mean seconds of a training", "trainable parameters", "best step on dev"], lines)
+        speeds = [f"{row.summary(speed).mean:.0f}"] if timed else []
+        lines.append([row.name, f"{row.summary('seconds').mean:.0f}", *ranges, *speeds])
+    header = ["variant", "mean seconds of a training", "trainable parameters", "best step on dev"]
+    return table([*header, *(["sentences per second on test"] if timed else [])], lines)
+
+
+def has_field(rows: list[Row], field: str) -> bool:
+    """Whether all runs have a field, which those of earlier versions have not."""
+    return all(field in run for row in rows for run in row.runs)
 
 
 def pictures(study: Study, output: Path) -> str:
@@ -211,6 +240,7 @@ def page(study: Study, title: str, output: Path) -> str:
         runs=sum(len(row.runs) for row in study.rows),
         test=main_table(study, "test"),
         notes=notes(study),
+        strings=STRINGS.format(table=strings_table(study.rows)) if has_field(study.rows, "strings") else "",
         dev=main_table(study, "dev"),
         ratios=score_table(study.rows, fields),
         modes=modes_table(study.rows),

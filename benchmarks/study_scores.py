@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from spacy.training import Example
 
 from benchmarks.study import THRESHOLDS
 from spacy_ie_moe.corpora.reader import create_relation_corpus
+from spacy_ie_moe.corpora.string_triples import STRING_TRIPLES
+from spacy_ie_moe.string_triples import score_triples
 from spacy_ie_moe.triplet_scoring import TripletScores, score_triplets
 
 
@@ -27,11 +31,13 @@ def score_run(folder: Path) -> None:
     run = srsly.read_json(folder / "run.json")
     nlp = spacy.load(folder / "model-best")
     pipe: Any = nlp.get_pipe("gmoe_rte")
-    scores = {name: score_at(nlp, Path(run["corpora"][name]), THRESHOLDS) for name in ("dev", "test")}
-    threshold = best_threshold(scores["dev"])
+    found = {name: predict(nlp, Path(run["corpora"][name]), min(THRESHOLDS)) for name in ("dev", "test")}
+    counting = {"symmetric": pipe.symmetric, "spans_key": pipe.spans_key}
+    of_dev = {threshold: score_triplets(found["dev"].at(threshold), **counting) for threshold in THRESHOLDS}
+    threshold = best_threshold(of_dev)
     pipe.threshold = threshold
     nlp.meta["performance"] = {
-        f"rte_{level}_f": value.micro.f1 for level, value in scores["dev"][threshold]["canonical"].items()
+        f"rte_{level}_f": value.micro.f1 for level, value in of_dev[threshold]["canonical"].items()
     }
     nlp.to_disk(folder / "model-best")
     shutil.rmtree(folder / "model-last", ignore_errors=True)
@@ -41,27 +47,46 @@ def score_run(folder: Path) -> None:
         "threshold": threshold,
         "best_step": max(reversed(curve), key=lambda point: point["rel_plus"])["step"],  # spaCy keeps the last
         "trainable_parameters": sum(p.numel() for p in _networks(pipe)),
+        "sentences_per_second": found["test"].per_second,
         "curve": curve,
-        **{name: of_threshold[threshold].to_json() for name, of_threshold in scores.items()},
+        "dev": of_dev[threshold].to_json(),
+        "test": score_triplets(found["test"].at(threshold), **counting).to_json(),
     }
+    if found["test"].has_strings:
+        result["strings"] = {name: score_triples(one.at(threshold)).to_json() for name, one in found.items()}
     srsly.write_json(folder / "scores.tmp", result)
     os.replace(folder / "scores.tmp", folder / "scores.json")  # an interrupted run leaves none
 
 
-def score_at(nlp: Language, corpus: Path, thresholds: list[float]) -> dict[float, TripletScores]:
-    """The scores of a corpus by threshold, from one prediction at the lowest."""
-    pipe: Any = nlp.get_pipe("gmoe_rte")
-    pipe.threshold = min(thresholds)
+@dataclass(frozen=True)
+class Predictions:
+    """Documents with the relations that were found at the lowest threshold, and how many were read in a second."""
+
+    examples: list[Example]
+    relations: list[list[Any]]
+    per_second: float
+
+    def at(self, threshold: float) -> list[Example]:
+        """The documents with the relations of at least ``threshold``."""
+        for example, relations in zip(self.examples, self.relations, strict=True):
+            example.predicted._.relations = [relation for relation in relations if relation["score"] >= threshold]
+        return self.examples
+
+    @property
+    def has_strings(self) -> bool:
+        """Whether gold has triples as strings."""
+        return any(STRING_TRIPLES in example.reference.user_data for example in self.examples)
+
+
+def predict(nlp: Language, corpus: Path, threshold: float) -> Predictions:
+    """What a pipeline finds in a corpus."""
+    nlp.get_pipe("gmoe_rte").threshold = threshold
     examples = list(create_relation_corpus(corpus, gold_ents=False)(nlp))
+    started = time.perf_counter()
     docs = list(nlp.pipe(example.predicted for example in examples))
-    found = [doc._.relations for doc in docs]
-    scores = {}
-    for threshold in thresholds:
-        for doc, relations in zip(docs, found, strict=True):
-            doc._.relations = [relation for relation in relations if relation["score"] >= threshold]
-        kept = [Example(doc, example.reference) for doc, example in zip(docs, examples, strict=True)]
-        scores[threshold] = score_triplets(kept, symmetric=pipe.symmetric, spans_key=pipe.spans_key)
-    return scores
+    per_second = len(docs) / (time.perf_counter() - started)
+    found = [Example(doc, example.reference) for doc, example in zip(docs, examples, strict=True)]
+    return Predictions(found, [doc._.relations for doc in docs], per_second)
 
 
 def best_threshold(scores: dict[float, TripletScores]) -> float:

@@ -16,9 +16,9 @@ import typer
 from spacy.vocab import Vocab
 
 from spacy_ie_moe.corpora.reader import make_example, read_docs
-from spacy_ie_moe.uc_uie.frames import CUT, MALFORMED, TRUNCATED, UNGROUNDABLE, UNKNOWN_SLOT, UNKNOWN_TYPE
+from spacy_ie_moe.uc_uie.frames import CUT, ENDED, MALFORMED, TRUNCATED, UNGROUNDABLE, UNKNOWN_SLOT, UNKNOWN_TYPE
 
-KINDS = (MALFORMED, TRUNCATED, CUT, UNGROUNDABLE, UNKNOWN_TYPE, UNKNOWN_SLOT)
+KINDS = (MALFORMED, TRUNCATED, CUT, ENDED, UNGROUNDABLE, UNKNOWN_TYPE, UNKNOWN_SLOT)
 
 
 def main(

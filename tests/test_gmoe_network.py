@@ -1022,7 +1022,7 @@ def test_backbones_by_name(name: str) -> None:
     backbone = make_backbone(name, D, SCHEMA, {})
     assert type(backbone) is BACKBONES[name]
     assert set(backbone.reads) <= set(EXPERTS)
-    assert {type(backbone.make_expert(task)) for task in EXPERTS[:-1]} == {sinet.EntityExpert, sinet.RelationExpert}
+    assert all(callable(backbone.make_expert(task).loss) for task in EXPERTS[:-1])
 
 
 def test_schemas() -> None:

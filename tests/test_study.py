@@ -11,12 +11,15 @@ import pytest
 import spacy
 from spacy.cli._util import app as spacy_app
 from spacy.cli.train import train
-from spacy.tokens import DocBin
+from spacy.tokens import Doc, DocBin
+from spacy.vocab import Vocab
 from typer.testing import CliRunner
 
+from benchmarks import study_report
 from benchmarks.study import Study, study
 from benchmarks.study_runs import read_runs
 from benchmarks.study_scores import best_threshold
+from spacy_ie_moe.corpora.reader import read_docs
 from spacy_ie_moe.triplet_scoring import score_triplets
 
 from .test_gmoe_component import gold_doc, make_examples
@@ -148,7 +151,42 @@ def test_spacy_commands_read_the_config(command: str, study_file: Path, tmp_path
         assert set(labels) == {"entities", "relations"} and "spouse" in labels["relations"]
 
 
-@pytest.mark.parametrize("name", ["gmoe_rte_paper", "gmoe_rte_tok2vec", "gmoe_rte_transformer"])
+def test_a_variant_can_have_a_config_of_its_own(study_file: Path, tmp_path: Path) -> None:
+    content = json.loads(study_file.read_text())
+    for name in ("dev", "test"):
+        docs = list(read_docs(Path(content["corpora"][name]), Vocab()))
+        for doc in docs:
+            doc.user_data["string_triples"] = [list(triple) for triple in relation_lists(doc)]
+        DocBin(docs=docs, store_user_data=True).to_disk(content["corpora"][name])
+    own = str(CONFIG.with_name("gmoe_rte_od_rte.cfg"))
+    content["overrides"].pop(f"{MODEL}.backbone_settings.size_width")
+    content["variants"] = {
+        "OD-RTE": {"config": own, f"{MODEL}.mixture": None},
+        "TLRel": {"config": own.replace("od_rte", "tlrel")},
+    }
+    study_file.write_text(json.dumps(content))
+    code, output = run(str(study_file), str(tmp_path / "runs"))
+    assert code == 0, output + "".join(log.read_text() for log in (tmp_path / "runs").rglob("train.log"))
+    scores = json.loads((tmp_path / "runs/od-rte/0/scores.json").read_text())
+    assert scores["config"] == own and scores["sentences_per_second"] > 0
+    assert set(scores["strings"]) == {"dev", "test"} and scores["strings"]["test"]["all"]["documents"] == 12
+    study_report.main(tmp_path / "runs", tmp_path / "page", title="Backbones", baseline=None, paper=None)
+    page = (tmp_path / "page/README.md").read_text()
+    assert "## Triples as strings on test" in page and "| sentences per second on test |" in page
+    content["variants"]["OD-RTE"]["config"] = "nowhere.cfg"
+    study_file.write_text(json.dumps(content))
+    code, output = run(str(study_file), str(tmp_path / "runs"))
+    assert code == 1 and "nowhere.cfg is not there" in output
+
+
+def relation_lists(doc: Doc) -> list[tuple[str, str, str]]:
+    return [(" ".join(r["head_text"]), r["label"], " ".join(r["tail_text"])) for r in doc._.relations]
+
+
+BACKBONES = ["gmoe_rte_dual_dec", "gmoe_rte_od_rte", "gmoe_rte_tlrel"]
+
+
+@pytest.mark.parametrize("name", ["gmoe_rte_paper", "gmoe_rte_tok2vec", "gmoe_rte_transformer", *BACKBONES])
 def test_other_configs_train(name: str, study_file: Path, encoder_folders: dict[str, Path], tmp_path: Path) -> None:
     if name == "gmoe_rte_transformer":
         pytest.importorskip("spacy_transformers", reason="spacy-transformers is not installed")

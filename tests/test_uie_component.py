@@ -24,7 +24,7 @@ from spacy_ie_moe.models import MODELS
 from spacy_ie_moe.relations import make_relation
 from spacy_ie_moe.uc_uie import pack
 from spacy_ie_moe.uc_uie.doc_frames import new_frame
-from spacy_ie_moe.uc_uie.frames import SURPLUS
+from spacy_ie_moe.uc_uie.frames import ENDED, SURPLUS
 from spacy_ie_moe.uc_uie.windows import Window, make_windows
 
 from .uie import MIXED, TEXTS, make_docs, save_tiny_llama
@@ -528,7 +528,7 @@ def test_500_documents_of_an_untrained_model_are_well_formed_and_grounded(tmp_pa
         frames += len(doc._.frames)
         kinds.update(issue["kind"] for issue in doc._.uie_issues)
     assert frames > 500
-    assert set(kinds) <= {SURPLUS}  # a copy too many
+    assert set(kinds) <= {SURPLUS, ENDED}  # a copy too many; there would have been more
 
 
 @pytest.mark.parametrize("adapter", ["himoe", "lora"])

@@ -351,6 +351,10 @@ def test_answers_end_in_time_whatever_the_names(any_tokenizer, task):
     answers = network.predict(request)
     assert all(answer.finished for answer in answers)
     assert max(len(answer.ends) for answer in answers) > budget // 3
+    assert any(answer.ended for answer in answers), "an untrained model would go on"
+    longer = network.predict(replace(request, max_new_tokens=4 * budget))
+    for answer, other in zip(answers, longer, strict=True):
+        assert answer.ended or (answer.text, answer.finished) == (other.text, True)
 
 
 def test_nothing_is_taken_from_white_space(tokenizer):

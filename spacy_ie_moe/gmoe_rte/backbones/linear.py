@@ -1,0 +1,47 @@
+"""Linear layers over concatenations, computed part by part. PyTorch only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SplitLinear(nn.Module):
+    """A linear layer over a concatenation, computed part by part: W [x1; x2; ...] + b = W1 x1 + W2 x2 + ... + b.
+
+    So what a pair takes from its head is projected once for each entity and not once for each pair.
+    """
+
+    def __init__(self, widths: Sequence[int], out: int) -> None:
+        super().__init__()
+        self.widths = list(widths)
+        linear = nn.Linear(sum(widths), out)
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """The weights [out, width] of each part."""
+        return self.weight.split(self.widths, dim=1)
+
+
+class PairFeatures(nn.Module):
+    """F_ij = ReLU(P [h_i; h_j] + b): pairs of rows, each row projected once.
+
+    width: d of the rows. out: of the pairs. dropout: on the sum, before the ReLU.
+    """
+
+    def __init__(self, width: int, out: int, dropout: float) -> None:
+        super().__init__()
+        self.project = SplitLinear([width, width], out)
+        self.dropout = nn.Dropout(dropout)
+
+    def sides(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """What rows [N, d] bring to pairs as the first and as the second: [N, out] each."""
+        of_first, of_second = self.project.parts()
+        return F.linear(rows, of_first, self.project.bias), F.linear(rows, of_second)
+
+    def forward(self, sides: tuple[Tensor, Tensor], first: Tensor, second: Tensor) -> Tensor:
+        """The features [P, out] of pairs of rows [P]."""
+        return torch.relu(self.dropout(sides[0][first] + sides[1][second]))

@@ -1,0 +1,303 @@
+"""OD-RTE: the corners of the box that each triplet is in the table of its relation. PyTorch only.
+
+Source: RTE-GMoE section 4.1 with OD-RTE (ACL 2023), which it builds on.
+
+What differs from the published OD-RTE: it reads words instead of pieces, no [CLS] and [SEP], and no padding; a pair's
+projection is a sum of its words' ones, which is the same; what both directions of matching find is a choice
+(``match``). OD-RTE has no types of entities: where there are several, a table of entities tells them. The paper does
+not say what the experts of OD-RTE learn; here ER-Net learns the table of entities, and RE-Net which relations a
+sentence has.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...labels import is_whole_number
+from ..features import Entity, Extraction, Features
+from ..mixture import TRIPLETS
+from ..schema import Schema
+from .linear import PairFeatures
+from .sinet import PRIOR
+from .triplets import Span, SpanTriplet, gold_triplets, to_extraction
+from .vertices import BEGIN_BEGIN, BEGIN_END, CORNERS, END_BEGIN, END_END, Cells, match_corners
+
+CELLS_AT_ONCE = 8192
+"""Pairs of words scored in one go: bounds what a long sentence takes."""
+
+MATCHES = ("both", "either")
+
+
+@dataclass(frozen=True)
+class TableTargets:
+    """What the tables of a batch of sentences hold, cell after cell: all pairs of words of the first sentence, ...
+
+    first, second: [P] the rows of each cell's head word and tail word among the rows of the features. counted: [P] 1
+    where nothing is unknown, else 0. relations: for each sentence the labels [K] that are learnt from. corners: for
+    each sentence [n * n, K, 4]. region: [P] 1 in any box. entities: [P, E] 1 at the begin and end of an entity of a
+    type. labels: [B, R] the relations of each sentence.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    counted: np.ndarray
+    relations: list[np.ndarray]
+    corners: list[np.ndarray]
+    region: np.ndarray
+    entities: np.ndarray
+    labels: np.ndarray
+
+
+class OdRte(nn.Module):
+    """A table of word pairs for each relation, whose boxes are triplets, and a map of where there is any box.
+
+    width: d of the vectors. pair_width: of the pairs of words; 3 d by default. dropout: on vectors and pairs.
+    relations_at_once: relations that a sentence is learnt with, all of its own and others drawn at random.
+    region_weight: of the loss of the map of boxes (0 in the released code). match: "both" ways of matching corners must
+    find a box, or "either" of them, which finds more.
+    """
+
+    reads = (TRIPLETS,)
+    max_span = sys.maxsize
+
+    def __init__(
+        self,
+        width: int,
+        schema: Schema,
+        *,
+        pair_width: int | None = None,
+        dropout: float = 0.2,
+        relations_at_once: int = 20,
+        region_weight: float = 1.0,
+        match: str = "both",
+    ) -> None:
+        super().__init__()
+        pair_width = 3 * width if pair_width is None else pair_width
+        for name, value in (("pair_width", pair_width), ("relations_at_once", relations_at_once)):
+            if not is_whole_number(value, 1):
+                raise ValueError(f"backbone_settings.{name} is {value!r}; expected a whole number of at least 1.")
+        if not region_weight >= 0:
+            raise ValueError(f"backbone_settings.region_weight is {region_weight!r}; expected 0 or more.")
+        if match not in MATCHES:
+            raise ValueError(f"backbone_settings.match is {match!r}; expected {' or '.join(MATCHES)}.")
+        self.width = width
+        self.schema = schema
+        self.pair_width = pair_width
+        self.rate = dropout
+        self.relations_at_once = relations_at_once
+        self.region_weight = region_weight
+        self.match = match
+        self.dropout = nn.Dropout(dropout)
+        self.pairs = PairFeatures(width, pair_width, dropout)
+        self.corners = nn.Linear(pair_width, len(CORNERS) * len(schema.relations))
+        self.corners.bias.data.fill_(-PRIOR)
+        self.region = nn.Linear(pair_width, 1) if region_weight else None
+        self.types = EntityTable(width, len(schema.entities), pair_width, dropout) if len(schema.entities) > 1 else None
+
+    def make_expert(self, task: str) -> nn.Module:
+        """ER-Net, a table of entities, or RE-Net, which relations a sentence has."""
+        if task == "entities":
+            return EntityTable(self.width, len(self.schema.entities), self.pair_width, self.rate)
+        return RelationLabels(self.width, len(self.schema.relations), self.rate)
+
+    def prepare(self, lengths: np.ndarray, gold: Sequence[Extraction], rng: np.random.Generator) -> TableTargets:
+        """The cells to learn from, and relations drawn anew."""
+        number = len(self.schema.relations)
+        labels = np.zeros((len(lengths), number), dtype=np.float32)
+        relations, corners, regions, entities, counted = [], [], [], [], []
+        for sentence, (n, extraction) in enumerate(zip(lengths.tolist(), gold, strict=True)):
+            triplets = [*gold_triplets(extraction, self.schema)]
+            own = sorted({triplet.label for triplet in triplets})
+            labels[sentence, own] = 1
+            others = np.setdiff1d(np.arange(number), own)
+            wanted = max(0, min(len(others), self.relations_at_once - len(own)))
+            chosen = np.concatenate([own, rng.choice(others, wanted, replace=False)]).astype(np.int64)
+            relations.append(chosen)
+            tables, region = _tables(n, triplets, {label: place for place, label in enumerate(own)}, len(chosen))
+            corners.append(tables.reshape(n * n, len(chosen), len(CORNERS)))
+            regions.append(region.ravel())
+            table = np.zeros((n, n, len(self.schema.entities)), dtype=np.float32)
+            for entity in extraction.entities:
+                table[entity.start, entity.end - 1, entity.type] = 1
+            entities.append(table.reshape(n * n, -1))
+            counted.append(_known(n, extraction).ravel())
+        first, second = cells_of(lengths)
+        join = np.concatenate
+        return TableTargets(first, second, join(counted), relations, corners, join(regions), join(entities), labels)
+
+    def loss(self, streams: Mapping[str, Features], targets: TableTargets) -> Tensor:
+        """l_rte: binary cross-entropy of the corners, the map of boxes and, where there are types, the entities."""
+        features = streams[TRIPLETS]
+        rows = self.dropout(features.hidden)
+        pairs = self.pairs(self.pairs.sides(rows), _tensor(targets.first, rows), _tensor(targets.second, rows))
+        counted = _tensor(targets.counted, rows)
+        weight = self.corners.weight.view(-1, len(CORNERS), self.pair_width)
+        bias = self.corners.bias.view(-1, len(CORNERS))
+        sizes = [len(corners) for corners in targets.corners]
+        sums, number = rows.new_zeros(()), 0
+        for cells, known, relations, corners in zip(
+            pairs.split(sizes), counted.split(sizes), targets.relations, targets.corners, strict=True
+        ):
+            chosen = _tensor(relations, rows)
+            logits = F.linear(cells, weight[chosen].flatten(0, 1), bias[chosen].flatten())
+            gold = _tensor(corners, rows).flatten(1)
+            losses = F.binary_cross_entropy_with_logits(logits.float(), gold, weight=known[:, None], reduction="sum")
+            sums = sums + losses
+            number += gold.numel()
+        loss = sums / max(1, number)
+        if self.region is not None:
+            gold = _tensor(targets.region, rows)
+            loss = loss + self.region_weight * _cell_loss(self.region(pairs).squeeze(-1), gold, counted)
+        return loss if self.types is None else loss + self.types.loss(features, targets)
+
+    def predict(self, streams: Mapping[str, Features], threshold: float) -> list[Extraction]:
+        """The entities of triplets, and the triplets, of each sentence. threshold: of each corner that makes a box."""
+        features = streams[TRIPLETS]
+        boxes = match_corners(self._cells(features, threshold), both=self.match == "both")
+        found: list[list[tuple[SpanTriplet, float]]] = [[] for _ in features.lengths]
+        for table, head, head_end, tail, tail_end, score in zip(*(column.tolist() for column in boxes), strict=True):
+            sentence, label = divmod(table, len(self.schema.relations))
+            found[sentence].append((SpanTriplet((head, head_end + 1), (tail, tail_end + 1), label), score))
+        entities = self._entities(features, found)
+        return [
+            to_extraction(triplets, own, self.schema) for triplets, own in zip(found, entities, strict=True)
+        ]
+
+    def _cells(self, features: Features, threshold: float) -> Cells:
+        """The corners whose probability is at least ``threshold``."""
+        sides = self.pairs.sides(features.hidden)
+        first, second = cells_of(features.lengths)
+        owner, head, tail = _places(features.lengths)
+        found = []
+        for start in range(0, len(first), CELLS_AT_ONCE):
+            part = slice(start, start + CELLS_AT_ONCE)
+            pairs = self.pairs(sides, _tensor(first[part], sides[0]), _tensor(second[part], sides[0]))
+            scores = self.corners(pairs).sigmoid()
+            cell, column = (index.cpu().numpy() for index in (scores >= threshold).nonzero(as_tuple=True))
+            label, tag = np.divmod(column, len(CORNERS))
+            table = owner[part][cell] * len(self.schema.relations) + label
+            values = scores[cell, column].float().cpu().numpy()
+            found.append(Cells(table, head[part][cell], tail[part][cell], tag, values))
+        none = np.zeros(0, dtype=np.int64)
+        empty = Cells(none, none, none, none, none.astype(np.float32))
+        return Cells(*(np.concatenate(columns) for columns in zip(empty, *found, strict=True)))
+
+    def _entities(
+        self, features: Features, found: Sequence[Sequence[tuple[SpanTriplet, float]]]
+    ) -> list[list[Entity]]:
+        """The arguments of triplets, each with the score of the best; their types are from the table of entities."""
+        best: list[dict[Span, float]] = [{} for _ in found]
+        for spans, triplets in zip(best, found, strict=True):
+            for (head, tail, _), score in triplets:
+                for span in (head, tail):
+                    spans[span] = max(score, spans.get(span, 0.0))
+        places = [(sentence, *span) for sentence, spans in enumerate(best) for span in spans]
+        types = [0] * len(places)
+        if self.types is not None and places:
+            types = self.types(features, *np.array(places, dtype=np.int64).T).argmax(-1).tolist()
+        entities: list[list[Entity]] = [[] for _ in found]
+        for (sentence, start, end), type_ in zip(places, types, strict=True):
+            entities[sentence].append(Entity(start, end, type_, best[sentence][start, end]))
+        return entities
+
+
+class EntityTable(nn.Module):
+    """Which pairs of words begin and end an entity, of which type: ER-Net."""
+
+    def __init__(self, width: int, classes: int, pair_width: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.pairs = PairFeatures(width, pair_width, dropout)
+        self.classify = nn.Linear(pair_width, classes)
+        self.classify.bias.data.fill_(-PRIOR)
+
+    def forward(self, features: Features, sentence: np.ndarray, start: np.ndarray, end: np.ndarray) -> Tensor:
+        """Logits [S, types] of spans [S] of words ``start`` to ``end``, exclusive, of the sentences ``sentence``."""
+        rows = features.sentence_rows[sentence] + 1
+        return self._logits(features, rows + start, rows + end - 1)
+
+    def loss(self, features: Features, targets: TableTargets) -> Tensor:
+        """l_ent: mean binary cross-entropy of all cells."""
+        logits = self._logits(features, targets.first, targets.second)
+        return _cell_loss(logits, _tensor(targets.entities, logits), logits.new_ones(len(logits)))
+
+    def _logits(self, features: Features, first: np.ndarray, second: np.ndarray) -> Tensor:
+        sides = self.pairs.sides(self.dropout(features.hidden))
+        return self.classify(self.pairs(sides, _tensor(first, sides[0]), _tensor(second, sides[0])))
+
+
+class RelationLabels(nn.Module):
+    """Which relations a sentence has, from its own vector and the maximum of its words: RE-Net."""
+
+    def __init__(self, width: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(2 * width, classes)
+
+    def loss(self, features: Features, targets: TableTargets) -> Tensor:
+        """l_rel: mean binary cross-entropy of sentences and labels."""
+        rows, mask = features.pad(features.hidden)
+        words = rows[:, 1:].masked_fill(~mask[:, 1:, None], -torch.inf)
+        pooled = words.amax(1) if words.shape[1] else features.sentences
+        logits = self.classify(self.dropout(torch.cat([features.sentences, pooled], -1)))
+        return F.binary_cross_entropy_with_logits(logits.float(), _tensor(targets.labels, logits))
+
+
+def cells_of(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of features [P] of the head's word and the tail's, for all pairs of words of each sentence."""
+    owner, head, tail = _places(lengths)
+    rows = np.cumsum(lengths + 1) - lengths  # of each sentence's first word
+    return rows[owner] + head, rows[owner] + tail
+
+
+def _places(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The sentence of each cell, the head's word in it, and the tail's: [P] each, row by row."""
+    sizes = lengths.astype(np.int64)
+    cells = sizes**2
+    owner = np.repeat(np.arange(len(sizes)), cells)
+    place = np.arange(cells.sum()) - np.repeat(np.cumsum(cells) - cells, cells)
+    head, tail = np.divmod(place, np.maximum(sizes, 1)[owner])
+    return owner, head, tail
+
+
+def _tables(
+    n: int, triplets: Sequence[SpanTriplet], places: Mapping[int, int], number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The corners [n, n, number, 4] of triplets, and where any box is [n, n]. places: of their labels in the former."""
+    tables = np.zeros((n, n, number, len(CORNERS)), dtype=np.float32)
+    region = np.zeros((n, n), dtype=np.float32)
+    for (head, head_end), (tail, tail_end), label in triplets:
+        place = places[label]
+        tables[head, tail, place, BEGIN_BEGIN] = 1
+        tables[head, tail_end - 1, place, BEGIN_END] = 1
+        tables[head_end - 1, tail_end - 1, place, END_END] = 1
+        tables[head_end - 1, tail, place, END_BEGIN] = 1
+        region[head:head_end, tail:tail_end] = 1
+    return tables, region
+
+
+def _known(n: int, extraction: Extraction) -> np.ndarray:
+    """1 for each cell [n, n], 0 within pairs for which some relation holds that is not annotated."""
+    known = np.ones((n, n), dtype=np.float32)
+    for head, tail in extraction.unknown:
+        one, other = extraction.entities[head], extraction.entities[tail]
+        known[one.start : one.end, other.start : other.end] = 0
+    return known
+
+
+def _cell_loss(logits: Tensor, gold: Tensor, counted: Tensor) -> Tensor:
+    """Mean binary cross-entropy of the cells [P, ...], those that are not ``counted`` [P] at 0; 0 without cells."""
+    weight = counted.view(-1, *[1] * (gold.ndim - 1))
+    losses = F.binary_cross_entropy_with_logits(logits.float(), gold, weight=weight, reduction="sum")
+    return losses / max(1, gold.numel())
+
+
+def _tensor(values: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(like.device)

@@ -1,0 +1,254 @@
+"""TLRel: entities by a CRF, and a relation tensor in Tucker's form between all pairs of words. PyTorch only.
+
+Source: RTE-GMoE section 4.1 with TLRel (IEEE T. Cybern. 2024), which it builds on.
+
+What differs from the published TLRel: the vectors are those of any encoder; padding has no part in any loss; tags have
+the types of entities where there are several; one optimizer learns from both losses at once instead of two by turns;
+the threshold is a probability.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...labels import is_whole_number
+from ..features import Entity, Extraction, Features
+from ..mixture import TRIPLETS
+from ..schema import Schema
+from .crf import Crf
+from .triplets import SpanTriplet, gold_triplets, to_extraction
+
+
+@dataclass(frozen=True)
+class TensorTargets:
+    """Tags [B, L] of words, and the relation tensor [B, L, L, R], 1 where a head's word meets a tail's.
+
+    counted: [B, L, L] 1 for pairs of words of which all relations are known. Padding is 0.
+    """
+
+    tags: np.ndarray
+    relations: np.ndarray
+    counted: np.ndarray
+
+
+class TlRel(nn.Module):
+    """Flat entities by tags, and relations of words, whose mean over two entities is that of the entities.
+
+    width: d of the vectors. branch_width: of the three branches (entities, heads, tails). query_width: of the factors
+    of words. rank: of the factor of relations. dropout: on the vectors. positive_weight: of the cells of relations, of
+    which there are few.
+    """
+
+    reads = (TRIPLETS,)
+    max_span = sys.maxsize
+
+    def __init__(
+        self,
+        width: int,
+        schema: Schema,
+        *,
+        branch_width: int = 250,
+        query_width: int = 100,
+        rank: int = 70,
+        dropout: float = 0.1,
+        positive_weight: float = 10.0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("branch_width", branch_width), ("query_width", query_width), ("rank", rank)):
+            if not is_whole_number(value, 1):
+                raise ValueError(f"backbone_settings.{name} is {value!r}; expected a whole number of at least 1.")
+        if not positive_weight > 0:
+            raise ValueError(f"backbone_settings.positive_weight is {positive_weight!r}; expected more than 0.")
+        self.schema = schema
+        self._sizes = (width, branch_width, query_width, rank, dropout, positive_weight)
+        self.entities: Any = self.make_expert("entities")
+        self.relations: Any = self.make_expert("relations")
+
+    def make_expert(self, task: str) -> nn.Module:
+        """ER-Net, the tagger, or RE-Net, the relation tensor."""
+        width, branch_width, query_width, rank, dropout, positive_weight = self._sizes
+        if task == "entities":
+            return EntityTagger(width, branch_width, len(self.schema.entities), dropout)
+        number = len(self.schema.relations)
+        return RelationTensor(width, branch_width, query_width, rank, number, dropout, positive_weight)
+
+    def prepare(self, lengths: np.ndarray, gold: Sequence[Extraction], rng: np.random.Generator) -> TensorTargets:
+        """The tags and the tensor; where entities overlap the longest is tagged, of two alike the first."""
+        size = int(lengths.max(initial=0))
+        tags = np.zeros((len(lengths), size), dtype=np.int64)
+        relations = np.zeros((len(lengths), size, size, len(self.schema.relations)), dtype=np.float32)
+        counted = np.zeros((len(lengths), size, size), dtype=np.float32)
+        for sentence, (n, extraction) in enumerate(zip(lengths.tolist(), gold, strict=True)):
+            for entity in sorted(extraction.entities, key=lambda entity: (entity.start - entity.end, entity.start)):
+                words = tags[sentence, entity.start : entity.end]
+                if not words.any():
+                    words[:] = inside(entity.type)
+                    words[0] = begin(entity.type)
+            counted[sentence, :n, :n] = 1
+            for one, other in extraction.unknown:
+                rows, columns = (slice(*extraction.entities[place][:2]) for place in (one, other))
+                counted[sentence, rows, columns] = 0
+            for head, tail, label in gold_triplets(extraction, self.schema):
+                relations[sentence, slice(*head), slice(*tail), label] = 1
+        return TensorTargets(tags, relations, counted)
+
+    def loss(self, streams: Mapping[str, Features], targets: TensorTargets) -> Tensor:
+        """l_rte: those of the tagger and of the tensor."""
+        features = streams[TRIPLETS]
+        return self.entities.loss(features, targets) + self.relations.loss(features, targets)
+
+    def predict(self, streams: Mapping[str, Features], threshold: float) -> list[Extraction]:
+        """Entities by tags, and of each ordered pair of them the relations whose mean logit is probable enough."""
+        features = streams[TRIPLETS]
+        found = self.entities.find(features)
+        if not any(len(entities) > 1 for entities in found):
+            return [Extraction(entities) for entities in found]
+        extractions = []
+        words, _ = features.pad(features.hidden)
+        queries, keys = self.relations.factors(words[:, 1:])
+        for entities, query, key in zip(found, queries, keys, strict=True):
+            spans = np.array([entity[:2] for entity in entities], dtype=np.int64)
+            if len(spans) < 2:
+                extractions.append(Extraction(entities))
+                continue
+            scores = self.relations.between(query, key, spans).sigmoid()
+            rows = (scores >= threshold).nonzero()
+            triplets = [
+                (SpanTriplet(entities[head][:2], entities[tail][:2], label), score)
+                for (head, tail, label), score in zip(rows.tolist(), scores[tuple(rows.T)].tolist(), strict=True)
+            ]
+            extractions.append(to_extraction(triplets, entities, self.schema))
+        return extractions
+
+
+class EntityTagger(nn.Module):
+    """Tags of words, O or begin and inside of a type, by a CRF: ER-Net."""
+
+    def __init__(self, width: int, branch_width: int, types: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.branch = nn.Linear(width, branch_width)
+        self.emit = nn.Linear(branch_width, 1 + 2 * types)
+        self.crf = Crf(1 + 2 * types)
+
+    def loss(self, features: Features, targets: TensorTargets) -> Tensor:
+        """l_ent: the mean over the sentences of -log p of their tags."""
+        emissions, mask = self._emissions(features)
+        if not mask.any():
+            return features.hidden.sum() * 0
+        has_words = mask[:, 0]
+        tags = torch.from_numpy(targets.tags).to(emissions.device)
+        return self.crf(emissions[has_words], tags[has_words], mask[has_words]).mean()
+
+    def find(self, features: Features) -> list[list[Entity]]:
+        """The entities of the most probable tags; the score is the least probability of its words' tags.
+
+        An inside of a type that follows nothing of this type begins an entity.
+        """
+        emissions, mask = self._emissions(features)
+        if not mask.any():
+            return [[] for _ in features.lengths]
+        tags = self.crf.decode(emissions, mask)
+        scores = emissions.softmax(-1).gather(-1, tags[..., None]).squeeze(-1)
+        return [
+            read_tags(row[:n], values[:n])
+            for row, values, n in zip(tags.tolist(), scores.tolist(), features.lengths.tolist(), strict=True)
+        ]
+
+    def _emissions(self, features: Features) -> tuple[Tensor, Tensor]:
+        rows, mask = features.pad(features.hidden)
+        return self.emit(self.branch(self.dropout(rows[:, 1:]))).float(), mask[:, 1:]
+
+
+class RelationTensor(nn.Module):
+    """S[i, j, r] = sum_abc q_i[a] k_j[b] G[a, b, c] P[r, c], the relations between words in Tucker's form: RE-Net."""
+
+    def __init__(
+        self,
+        width: int,
+        branch_width: int,
+        query_width: int,
+        rank: int,
+        relations: int,
+        dropout: float,
+        positive_weight: float,
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.heads, self.tails = nn.Linear(width, branch_width), nn.Linear(width, branch_width)
+        self.query, self.key = nn.Linear(branch_width, query_width), nn.Linear(branch_width, query_width)
+        self.core = nn.Parameter(torch.empty(query_width, query_width, rank))
+        self.relations = nn.Parameter(torch.empty(relations, rank))
+        nn.init.normal_(self.core, std=1 / query_width)
+        nn.init.normal_(self.relations, std=rank**-0.5)
+        self.bias = nn.Parameter(torch.full((relations,), -2.0))  # most pairs of words have no relation
+        self.positive_weight = positive_weight
+
+    def factors(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """q and k [B, L, query_width] of words [B, L, d]."""
+        words = self.dropout(words)
+        return self.query(self.heads(words)), self.key(self.tails(words))
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        """The logits S [B, L, L', R] of rows q [B, L, a] and k [B, L', b]."""
+        mixed = torch.einsum("bia,ade->bide", query, self.core)  # by words first: there are fewer than relations
+        return torch.einsum("bide,bjd,re->bijr", mixed, key, self.relations) + self.bias
+
+    def loss(self, features: Features, targets: TensorTargets) -> Tensor:
+        """l_rel: binary cross-entropy, summed over pairs and labels, by the number of words."""
+        words = features.pad(features.hidden)[0][:, 1:]
+        number = int(features.lengths.sum())
+        if not number:
+            return features.hidden.sum() * 0
+        logits = self(*self.factors(words)).float()
+        gold = torch.from_numpy(targets.relations).to(logits.device)
+        losses = F.binary_cross_entropy_with_logits(
+            logits, gold, pos_weight=logits.new_tensor(self.positive_weight), reduction="none"
+        )
+        return (losses.sum(-1) * torch.from_numpy(targets.counted).to(logits.device)).sum() / number
+
+    def between(self, query: Tensor, key: Tensor, spans: np.ndarray) -> Tensor:
+        """The mean logits [E, E, R] over the words of each pair of spans [E, 2] of a sentence.
+
+        S is linear in q and in k, so the mean over a rectangle is S of the means of its sides.
+        """
+        bounds = torch.from_numpy(spans).to(query.device)
+        sizes = (bounds[:, 1] - bounds[:, 0])[:, None]
+        sides = []
+        for rows in (query, key):
+            sums = F.pad(rows.double().cumsum(0), (0, 0, 1, 0))
+            sides.append(((sums[bounds[:, 1]] - sums[bounds[:, 0]]) / sizes).to(rows.dtype)[None])
+        return self(*sides)[0]
+
+
+def begin(type_: int) -> int:
+    """The tag of an entity's first word; 0 is that of words of no entity."""
+    return 1 + 2 * type_
+
+
+def inside(type_: int) -> int:
+    """The tag of an entity's other words."""
+    return 2 + 2 * type_
+
+
+def read_tags(tags: Sequence[int], scores: Sequence[float]) -> list[Entity]:
+    """The entities of the tags of a sentence, each with the least score of its words."""
+    entities: list[Entity] = []
+    for place, (tag, score) in enumerate(zip(tags, scores, strict=True)):
+        if not tag:
+            continue
+        type_, is_inside = divmod(tag - 1, 2)
+        last = entities[-1] if entities else None
+        if is_inside and last is not None and last.end == place and last.type == type_:
+            entities[-1] = Entity(last.start, place + 1, type_, min(last.score, score))
+        else:
+            entities.append(Entity(place, place + 1, type_, score))
+    return entities

@@ -1,0 +1,205 @@
+"""What every backbone of ``gmoe_rte`` promises, whatever is in it. PyTorch only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from spacy_ie_moe.gmoe_rte import checkpoint, experts
+from spacy_ie_moe.gmoe_rte.backbones import BACKBONES, dual_dec, od_rte, sinet
+from spacy_ie_moe.gmoe_rte.experts import RTENetwork
+from spacy_ie_moe.gmoe_rte.features import Entity, Extraction, Features, Triplet
+from spacy_ie_moe.gmoe_rte.schema import Schema
+
+from .test_gmoe_network import SCHEMA as TYPED
+from .test_gmoe_network import SYMMETRIC, D, assert_same, f1, join, make_features, make_gold, one_by_one, randomise
+
+UNTYPED = Schema(("ENTITY",), TYPED.relations, TYPED.symmetric)
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "sinet": {"max_span": 3, "size_width": 4},
+    "od_rte": {"pair_width": 12},
+    "dual_dec": {"hidden": 6, "label_width": 4, "place_width": 3},
+    "tlrel": {"branch_width": 10, "query_width": 6, "rank": 3},
+}
+"""Settings of small networks."""
+LENGTHS = (5, 1, 9, 2, 7, 4)
+
+
+@pytest.fixture(params=list(BACKBONES))
+def backbone(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=[UNTYPED, TYPED], ids=["untyped", "typed"])
+def schema(request: pytest.FixtureRequest) -> Schema:
+    return request.param
+
+
+def make_network(backbone: str, schema: Schema = TYPED, *, mixture: str | None = "gmoe", **options: Any) -> RTENetwork:
+    torch.manual_seed(1)
+    settings = {**SMALL[backbone], **options}
+    return RTENetwork(D, schema, backbone=backbone, backbone_settings=settings, mixture=mixture, beta=1.0)
+
+
+def make_finder(backbone: str, schema: Schema = TYPED, **options: Any) -> RTENetwork:
+    """A random network that finds something in every ``make_features(LENGTHS)``."""
+    network = make_network(backbone, schema, **options).eval()
+    for seed in range(50):
+        randomise(network, spread=1.5 + seed / 10, seed=seed)
+        torch.manual_seed(0)
+        if sum(len(extraction.triplets) for extraction in network.predict(make_features(LENGTHS), 0.5)) > 3:
+            torch.manual_seed(0)
+            return network
+    raise AssertionError("no random network found anything")
+
+
+def gold_of(lengths: Sequence[int], schema: Schema) -> list[Extraction]:
+    """Random gold; in a schema without types all entities are of the one."""
+    gold = make_gold(lengths)
+    if len(schema.entities) > 1:
+        return gold
+    return [Extraction([e._replace(type=0) for e in one.entities], one.triplets) for one in gold]
+
+
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(list(losses.values())).sum()
+
+
+@pytest.mark.parametrize("mixture", [None, "gmoe", "hetero_token"])
+def test_predictions_do_not_depend_on_batches_or_order(backbone: str, schema: Schema, mixture: str | None) -> None:
+    network = make_finder(backbone, schema, mixture=mixture)
+    features = make_features(LENGTHS)
+    together = network.predict(features, 0.5)
+    assert sum(len(extraction.triplets) for extraction in together) > 3
+    parts = one_by_one(features)
+    assert_same(together, [network.predict(part, 0.5)[0] for part in parts])
+    assert_same(together[::-1], network.predict(join(parts[::-1]), 0.5))
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 12])
+def test_predictions_do_not_depend_on_what_is_scored_at_once(
+    monkeypatch: pytest.MonkeyPatch, backbone: str, at_once: int
+) -> None:
+    network = make_finder(backbone)
+    features = make_features(LENGTHS)
+    expected = network.predict(features, 0.5)
+    assert any(extraction.triplets for extraction in expected)
+    for module, name in ((experts, "ROWS"), (sinet, "PAIRS"), (od_rte, "CELLS"), (dual_dec, "ROWS")):
+        monkeypatch.setattr(module, f"{name}_AT_ONCE", at_once)
+    assert_same(expected, network.predict(features, 0.5))
+
+
+def test_losses_are_those_of_the_sentences_together(backbone: str, schema: Schema) -> None:
+    """What is beside a sentence in a batch does not change its gradient but for how the means are taken."""
+    network = make_network(backbone, schema).eval()
+    features, gold = make_features((6, 6)), gold_of((6, 6), schema)
+    twice = join([one_by_one(features)[0]] * 2)
+    alone = network(one_by_one(features)[0], gold[:1])
+    for name, loss in network(twice, [gold[0], gold[0]]).items():
+        torch.testing.assert_close(loss, alone[name], atol=1e-5, rtol=1e-5)
+
+
+def test_every_parameter_learns(backbone: str, schema: Schema) -> None:
+    lengths = (6, 8, 7)
+    features = make_features(lengths)
+    features.hidden.requires_grad_()
+    network, gold = randomise(make_network(backbone, schema)), gold_of(lengths, schema)
+    total(network(features, gold)).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+    assert features.hidden.grad is not None
+    related = [sentence for sentence, extraction in enumerate(gold) if extraction.triplets]
+    assert len(related) > 1
+    is_read = np.isin(features.owner.numpy(), related)
+    is_read[features.sentence_rows] = False  # a backbone may read words only
+    assert features.hidden.grad[torch.from_numpy(is_read)].any(-1).all()
+
+
+def test_sentences_without_anything(backbone: str, schema: Schema) -> None:
+    network = make_network(backbone, schema)
+    for lengths in ((1,), (2, 1), (3,)):
+        network.zero_grad()
+        losses = network(make_features(lengths), [Extraction()] * len(lengths))
+        total(losses).backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+    network.eval()
+    assert network.predict(make_features(()), 0.5) == []
+    assert len(network.predict(make_features((0, 1, 2)), 0.5)) == 3
+
+
+def test_an_untrained_network_finds_next_to_nothing(backbone: str) -> None:
+    found = make_network(backbone).eval().predict(make_features((12, 12)), 0.5)
+    assert sum(len(extraction.triplets) for extraction in found) <= 2
+
+
+def test_what_is_found_lies_in_its_sentence_and_once(backbone: str, schema: Schema) -> None:
+    network = make_finder(backbone, schema)
+    features = make_features(LENGTHS)
+    for threshold in (0.2, 0.5, 0.8):
+        for length, extraction in zip(LENGTHS, network.predict(features, threshold), strict=True):
+            assert extraction.entities == sorted(extraction.entities)
+            assert all(0 <= e.start < e.end <= length and 0 <= e.score <= 1 for e in extraction.entities)
+            assert all(0 <= e.type < len(schema.entities) for e in extraction.entities)
+            triplets = [triplet[:3] for triplet in extraction.triplets]
+            assert len({*triplets}) == len(triplets)
+            assert all(threshold <= triplet.score <= 1 for triplet in extraction.triplets)
+            assert all(head != tail for head, tail, _ in triplets)
+            assert all(head < tail for head, tail, label in triplets if label in SYMMETRIC)
+
+
+def test_a_lower_threshold_has_a_less_probable_triplet(backbone: str) -> None:
+    """Thresholds between all scores: the most probable triplets come first."""
+    network = make_finder(backbone)
+    features = make_features((9, 7))
+    numbers = [
+        sum(len(extraction.triplets) for extraction in network.predict(features, threshold))
+        for threshold in (0.0001, 0.5, 0.9999)
+    ]
+    assert numbers[0] > numbers[2]
+
+
+@pytest.mark.parametrize("stripped", [False, True])
+def test_files_make_the_same_network(backbone: str, schema: Schema, stripped: bool) -> None:
+    settings = {"backbone": backbone, "backbone_settings": dict(SMALL[backbone]), "mixture": "gmoe"}
+    bundle = checkpoint.new_triplet_network(D, schema, settings)
+    randomise(bundle.network, spread=1.5).eval()
+    features = make_features(LENGTHS)
+    expected = bundle.network.predict(features, 0.5)
+    if stripped:
+        bundle.network.strip_auxiliary()
+    again = checkpoint.read_triplet_files(checkpoint.triplet_files(bundle), alpha=1.0, beta=1.0)
+    assert_same(expected, again.network.eval().predict(features, 0.5))
+
+
+@pytest.mark.parametrize("mixture", [None, "gmoe"])
+def test_a_few_sentences_are_learnt(backbone: str, schema: Schema, mixture: str | None) -> None:
+    torch.manual_seed(0)
+    lengths = (8, 6, 7, 9, 8, 6)
+    features = Features(torch.randn(sum(lengths) + len(lengths), 32), np.array(lengths))
+    gold = [
+        Extraction([Entity(0, 2, 0), Entity(3, 4, len(schema.entities) - 1), Entity(5, 6, 0)], triplets)
+        for triplets in (
+            [Triplet(0, 1, 0)],
+            [Triplet(1, 0, 2), Triplet(1, 2, 2)],
+            [Triplet(0, 2, 1)],
+            [Triplet(0, 1, 0), Triplet(0, 1, 2)],
+            [Triplet(2, 0, 0), Triplet(0, 1, 3)],
+            [Triplet(1, 2, 1)],
+        )
+    ]
+    settings = {"sinet": {"max_span": 3}, "dual_dec": {"hidden": 32}}.get(backbone, {})
+    network = RTENetwork(32, schema, backbone=backbone, backbone_settings=settings, mixture=mixture)
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    for step in range(400):
+        optimizer.zero_grad()
+        total(network.train()(features, gold)).backward()
+        optimizer.step()
+        if step % 20 == 19 and f1(gold, network.eval().predict(features, 0.5))[1] == 1.0:
+            break
+    assert f1(gold, network.eval().predict(features, 0.5))[1] == 1.0

@@ -1,0 +1,215 @@
+"""Dual-Dec's cascade: against decoding one by one, its loss against the four taggers', tags that come back."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spacy_ie_moe.gmoe_rte.backbones.dual_dec import (
+    FAR,
+    NEAR,
+    DualDec,
+    Tagger,
+    distance_behind,
+    distance_from,
+    pair_tags,
+)
+from spacy_ie_moe.gmoe_rte.features import Entity, Extraction, Features, Triplet
+
+from .test_gmoe_backbones import UNTYPED, make_finder, make_network
+from .test_gmoe_network import SYMMETRIC, close, make_features, one_by_one
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+# --- parts ----------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_tagger_reads_rows_as_if_they_were_alone() -> None:
+    tagger = Tagger(5, 3, 2, 0.4).eval()
+    inputs, lengths = torch.randn(3, 6, 5), torch.tensor([6, 1, 4])
+    states, logits = tagger([inputs[..., :2], inputs[..., 2:]], lengths)
+    for row, length in enumerate(lengths.tolist()):
+        normed = F.layer_norm(inputs[row : row + 1, :length], (5,), tagger.norm.weight, tagger.norm.bias)
+        expected, _ = tagger.lstm(normed)
+        close(states[row, :length], expected[0])
+        close(logits[row, :length], tagger.classify(expected[0]))
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=1, max_size=3), st.integers(1, 30))
+def test_distances_behind_tags(tags: list[list[int]], repeat: int) -> None:
+    rows = [[tag for tag in row for _ in range(repeat)] for row in tags]
+    for row, found in zip(rows, distance_behind(torch.tensor(rows)).tolist(), strict=True):
+        for place, distance in enumerate(found):
+            before = [place - other for other in range(place + 1) if row[other]]
+            expected = min(before) if before and min(before) <= NEAR else NEAR + 1
+            assert distance == expected
+
+
+def test_distances_from_spans() -> None:
+    found = distance_from(torch.tensor([[2, 4], [0, 1], [FAR + 2, FAR + 3]]), 2 * FAR + 10) - FAR
+    assert found[0, :7].tolist() == [-2, -1, 0, 0, 1, 2, 3]
+    assert found[1, :3].tolist() == [0, 1, 2]
+    assert found[2, 0] == -FAR and found[2, -1] == FAR and found[1, -1] == FAR
+
+
+@given(st.data())
+def test_begins_meet_the_nearest_end_of_their_type(data: st.DataObject) -> None:
+    rows, length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 6))
+    shape = st.lists(st.lists(st.integers(0, 2), min_size=length, max_size=length), min_size=rows, max_size=rows)
+    begins, ends = data.draw(shape), data.draw(shape)
+    lengths = data.draw(st.lists(st.integers(1, length), min_size=rows, max_size=rows))
+    logits = [8.0 * F.one_hot(torch.tensor(tags), 3).float() for tags in (begins, ends)]
+    spans = pair_tags(*logits, torch.tensor(lengths), first=5)
+    expected = set()
+    for row, start in product(range(rows), range(length)):
+        kind = begins[row][start]
+        closing = [end for end in range(start, lengths[row]) if ends[row][end] == kind]
+        if kind and start < lengths[row] and closing:
+            expected.add((row + 5, start, min(closing) + 1, kind - 1))
+    columns = (spans.row, spans.begin, spans.end, spans.type)
+    assert set(zip(*(column.tolist() for column in columns), strict=True)) == expected
+    assert len(spans.row) == len(expected)
+    assert (spans.score > 0.99).all()
+
+
+# --- targets and loss -----------------------------------------------------------------------------------------
+
+
+ENTITIES = [Entity(0, 2, 0), Entity(3, 4, 2), Entity(4, 6, 1)]
+GOLD = Extraction(ENTITIES, [Triplet(0, 1, 0), Triplet(0, 2, 0), Triplet(1, 2, 0), Triplet(2, 0, 1)])
+
+
+def test_the_targets_of_a_sentence() -> None:
+    backbone = make_network("dual_dec").backbone
+    targets = backbone.prepare(np.array([6, 7]), [GOLD, Extraction()], np.random.default_rng(0))
+    assert targets.labels.tolist() == [[1, 1, 0, 0], [0, 0, 0, 0]]
+    assert targets.sentence.tolist() == [0, 0] and targets.relation.tolist() == [0, 1]
+    assert targets.head_begin[0].tolist() == [1, 0, 0, 3, 0, 0, 0]
+    assert targets.head_end[0].tolist() == [0, 1, 0, 3, 0, 0, 0]
+    assert targets.head[1].tolist() == [0, 2] and targets.tail_end[1].tolist() == [0, 0, 0, 0, 0, 2, 0], "head first"
+    drawn = {
+        tuple(backbone.prepare(np.array([6]), [GOLD], np.random.default_rng(n)).head[0].tolist()) for n in range(20)
+    }
+    assert drawn == {(0, 2), (3, 4)}, "the head is drawn anew"
+    for draw in range(20):
+        one = backbone.prepare(np.array([6]), [GOLD], np.random.default_rng(draw))
+        tails = {(0, 2): [0, 0, 0, 3, 2, 0], (3, 4): [0, 0, 0, 0, 2, 0]}
+        assert one.tail_begin[0].tolist() == tails[tuple(one.head[0].tolist())]
+        assert one.head_type[0] == {(0, 2): 0, (3, 4): 2}[tuple(one.head[0].tolist())]
+
+
+def decode_by_hand(backbone: DualDec, words: torch.Tensor, label: int, head: Entity | None, begins: list[int] | None):
+    """Logits of begins and ends for one relation, of heads or a head's tails. begins: gold tags; None: those found."""
+    decoder, n = backbone.entities, len(words)
+    relation = decoder.of_relation.weight[label]
+    if head is None:
+        given, taggers, near = [words, relation.expand(n, -1)], ("head_begin", "head_end"), decoder.behind_head
+        again = [relation.expand(n, -1)]
+    else:
+        own = (words[head.start] + words[head.end - 1]) / 2
+        named = relation + decoder.of_type.weight[head.type]
+        places = [min(0, i - head.start) + max(0, i - head.end + 1) + FAR for i in range(n)]
+        shared = torch.cat([own.expand(n, -1), named.expand(n, -1)], -1)
+        again = [shared, decoder.from_head.weight[places]]
+        given, taggers, near = [words, *again], ("tail_begin", "tail_end"), decoder.behind_tail
+    length = torch.tensor([n])
+    states, starts = getattr(decoder, taggers[0])([part[None] for part in given], length)
+    tags = starts[0].argmax(-1).tolist() if begins is None else begins
+    nearest = []
+    for place in range(n):
+        before = [place - other for other in range(place + 1) if tags[other]]
+        nearest.append(min([*before, NEAR + 1]))
+    behind = near.weight[nearest]
+    parts = [states[0], behind, *again] if head is None else [states[0], *again, behind]
+    return starts[0], getattr(decoder, taggers[1])([part[None] for part in parts], length)[1][0]
+
+
+@torch.no_grad()
+def test_the_loss_is_that_of_the_taggers() -> None:
+    network = make_network("dual_dec", mixture=None).eval()
+    backbone: DualDec = network.backbone
+    lengths, gold = (6, 4), [GOLD, Extraction([Entity(0, 1, 1), Entity(2, 4, 0)], [Triplet(0, 1, 2)])]
+    features = make_features(lengths)
+    targets = backbone.prepare(np.array(lengths), gold, np.random.default_rng(3))
+    losses: list[list[torch.Tensor]] = [[], [], [], []]
+    for row, sentence in enumerate(targets.sentence.tolist()):
+        words = one_by_one(features)[sentence].hidden[1:]
+        n = len(words)
+        head = Entity(*targets.head[row].tolist(), int(targets.head_type[row]))
+        tags = [rows[row, :n] for rows in (targets.head_begin, targets.head_end, targets.tail_begin, targets.tail_end)]
+        label = int(targets.relation[row])
+        logits = (
+            *decode_by_hand(backbone, words, label, None, tags[0].tolist()),
+            *decode_by_hand(backbone, words, label, head, tags[2].tolist()),
+        )
+        for kept, one, wanted in zip(losses, logits, tags, strict=True):
+            kept += list(F.cross_entropy(one, torch.from_numpy(wanted), reduction="none"))
+    relations = backbone.relations(features)
+    expected = F.binary_cross_entropy_with_logits(relations, torch.from_numpy(targets.labels))
+    expected = expected + sum(torch.stack(each).mean() for each in losses)
+    close(backbone.loss({"triplets": features}, targets), expected)
+
+
+# --- decoding -------------------------------------------------------------------------------------------------
+
+
+def predict_one_by_one(backbone: DualDec, features: Features, threshold: float) -> list[set[tuple[int, ...]]]:
+    """The triplets of each sentence, one relation at a time, and of it one head at a time."""
+    found = []
+    for part in one_by_one(features):
+        words, triplets = part.hidden[1:], set()
+        scores = backbone.relations(part)[0].sigmoid()
+        for label in (scores >= threshold).nonzero().flatten().tolist() if len(words) else ():
+            for head, score in spans_of(*decode_by_hand(backbone, words, label, None, None)):
+                for tail, other in spans_of(*decode_by_hand(backbone, words, label, head, None)):
+                    spans = (head[:2], tail[:2])
+                    if label in SYMMETRIC:
+                        spans = tuple(sorted(spans))
+                    if min(score, other) >= threshold and spans[0] != spans[1]:
+                        triplets.add((*spans[0], *spans[1], label))
+        found.append(triplets)
+    return found
+
+
+def spans_of(begins: torch.Tensor, ends: torch.Tensor) -> list[tuple[Entity, float]]:
+    begin, end = (logits.softmax(-1) for logits in (begins, ends))
+    spans = []
+    for start, kind in enumerate(begin.argmax(-1).tolist()):
+        closing = [place for place in range(start, len(end)) if end[place].argmax() == kind]
+        if kind and closing:
+            score = min(begin[start, kind].item(), end[closing[0], kind].item())
+            spans.append((Entity(start, closing[0] + 1, kind - 1), score))
+    return spans
+
+
+@torch.no_grad()
+def test_what_is_found_is_what_is_found_one_by_one() -> None:
+    network = make_finder("dual_dec", UNTYPED, mixture=None)
+    features = make_features((5, 1, 9, 2, 7, 4))
+    numbers = []
+    for threshold in (0.2, 0.5, 0.7):
+        expected = predict_one_by_one(network.backbone, features, threshold)
+        found = [
+            {(*x.entities[t.head][:2], *x.entities[t.tail][:2], t.label) for t in x.triplets}
+            for x in network.predict(features, threshold)
+        ]
+        assert found == expected
+        numbers.append(sum(map(len, found)))
+    assert numbers[1] > 3
+
+
+@pytest.mark.parametrize("name", ["hidden", "label_width", "place_width"])
+def test_wrong_settings(name: str) -> None:
+    with pytest.raises(ValueError, match=f"backbone_settings.{name} is 0"):
+        make_network("dual_dec", **{name: 0})
