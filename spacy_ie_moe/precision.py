@@ -91,8 +91,13 @@ class Bfloat16Linear(FastLinear):
     def _multiply(self, x: Tensor, activation: str) -> Tensor:
         x = x.to(torch.bfloat16)
         if onednn_pays() and is_cpu_inference(x) and x.numel() > 0:
-            return onednn_linear(x, self.weight, self.bias, activation)
-        y = F.linear(x, self.weight, self.bias)
+            if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+                return onednn_linear(x, self.weight, self.bias, activation)
+            # The processor cannot multiply in bfloat16: the same of the rounded values, in float32.
+            bias = None if self.bias is None else self.bias.float()
+            y = F.linear(x.float(), self.weight.float(), bias).to(torch.bfloat16)
+        else:
+            y = F.linear(x, self.weight, self.bias)
         return F.gelu(y) if activation == "gelu" else y
 
 
