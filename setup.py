@@ -57,6 +57,7 @@ setup(
     entry_points={
         "console_scripts": ["spacy-ie-moe = spacy_ie_moe.cli:main"],
         "spacy_factories": [
+            "document_relations = spacy_ie_moe.documents.component:make_document_relations",
             "glirel = spacy_ie_moe.glirel.component:make_glirel",
             "gmoe_rte = spacy_ie_moe.gmoe_rte.component:make_gmoe_rte",
             "uc_uie = spacy_ie_moe.uc_uie.component:make_uc_uie",
@@ -74,6 +75,7 @@ setup(
         ],
         "spacy_scorers": [
             "spacy_ie_moe.relation_scorer.v1 = spacy_ie_moe.scoring:make_relation_scorer",
+            "spacy_ie_moe.document_relation_scorer.v1 = spacy_ie_moe.document_scoring:make_document_relation_scorer",
             "spacy_ie_moe.string_triple_scorer.v1 = spacy_ie_moe.string_triples:make_string_triple_scorer",
             "spacy_ie_moe.frame_scorer.v1 = spacy_ie_moe.uie_scoring:make_frame_scorer",
             "spacy_ie_moe.triplet_scorer.v1 = spacy_ie_moe.triplet_scoring:make_triplet_scorer",

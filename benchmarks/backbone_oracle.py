@@ -18,7 +18,8 @@ from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
 from spacy_ie_moe.corpora.reader import make_example, read_docs
-from spacy_ie_moe.gmoe_rte.backbones import dual_dec, make_backbone, tlrel, vertices
+from spacy_ie_moe.gmoe_rte.backbones import dual_dec, make_backbone, re_cent, tlrel, vertices
+from spacy_ie_moe.gmoe_rte.backbones.sampling import all_spans
 from spacy_ie_moe.gmoe_rte.backbones.triplets import Span, SpanTriplet, gold_triplets
 from spacy_ie_moe.gmoe_rte.features import Extraction
 from spacy_ie_moe.gmoe_rte.gold import GoldReader, collect_labels
@@ -108,10 +109,33 @@ def cascade(extraction: Extraction, length: int, schema: Schema) -> Iterable[Spa
                 yield SpanTriplet(head, tail, label)
 
 
+def roles_and_pairs(extraction: Extraction, length: int, schema: Schema) -> Iterable[SpanTriplet]:
+    """The subjects and objects of each label, and those pairs of them that are gold."""
+    gold = re_cent.roles_of(extraction)
+    widest = make_backbone("re_cent", WIDTH, schema, {}).max_span
+    _, start, end = all_spans(np.array([length]), widest)
+    spans = np.stack([start, end], 1)
+    rows = {span: row for row, span in enumerate(map(tuple, spans.tolist()))}
+    roles = np.zeros((2, len(spans), len(schema.relations)))
+    for one in gold.triplets.tolist():
+        for role, span in enumerate((tuple(one[:2]), tuple(one[2:4]))):
+            if span in rows:
+                roles[role, rows[span], one[4]] = 1
+    wanted = {((a, b), (c, d), label) for a, b, c, d, label in gold.triplets.tolist()}
+    logits = 20 * roles - 10
+    subjects, objects = (re_cent.choose_arguments(role, spans, 0.5) for role in logits)
+    for one, other in zip(*re_cent.join_roles(subjects, objects), strict=True):
+        head, tail = (tuple(spans[argument["span"]].tolist()) for argument in (one, other))
+        if (head, tail, int(one["label"])) in wanted:
+            yield SpanTriplet(head, tail, int(one["label"]))
+
+
 def _marked(spans: list[Span], types: dict[Span, int], length: int, schema: Schema) -> list[Span]:
     classes = 1 + len(schema.entities)
-    logits = [9.0 * F.one_hot(torch.from_numpy(tags), classes)[None] for tags in dual_dec.tags_of(spans, types, length)]
-    found = dual_dec.pair_tags(*logits, torch.tensor([length]))
+    begins, ends = (
+        9.0 * F.one_hot(torch.from_numpy(tags), classes)[None] for tags in dual_dec.tags_of(spans, types, length)
+    )
+    found = dual_dec.pair_tags(begins, ends, torch.tensor([length]))
     return list(zip(found.begin.tolist(), found.end.tolist(), strict=True))
 
 
@@ -121,6 +145,7 @@ DECODERS = {
     "tlrel": tags_and_tensor,
     "od_rte, both": boxes(True),
     "od_rte, either": boxes(False),
+    "re_cent": roles_and_pairs,
 }
 
 

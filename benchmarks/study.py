@@ -7,7 +7,7 @@ page.
 
 A study file is JSON: ``config``; ``corpora`` (train, dev, test: .spacy files); ``overrides`` of the config for all
 variants; ``variants``, by name what differs, perhaps with a ``config`` of their own; or ``grid``, by setting the
-values, of which every combination is a variant.
+values, of which every combination is a variant; and ``scorer``, a module other than ``benchmarks.study_scores``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,7 +40,7 @@ THRESHOLDS = [step / 100 for step in range(10, 91, 5)]
 
 VERSIONS = {name: version(name) for name in ("spacy", "thinc", "torch", "transformers")}
 PACKAGE = Path(spacy_ie_moe.__file__).parent
-CODE = sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("gmoe_rte/**/*.py")])
+CODE = sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("corpora/*.py"), *PACKAGE.glob("gmoe_rte/**/*.py")])
 
 TUNED_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
 """Lets glibc keep the memory that PyTorch frees and soon takes again, instead of clearing pages for it every time."""
@@ -53,6 +54,7 @@ class Study:
     corpora: dict[str, Path]
     overrides: dict[str, Any]
     variants: dict[str, dict[str, Any]]
+    scorer: str = "benchmarks.study_scores"
 
     @classmethod
     def read(cls, path: Path, only: set[str]) -> Study:
@@ -74,7 +76,10 @@ class Study:
         corpora = {name: Path(file) for name, file in content["corpora"].items()}
         if missing := {"train", "dev", "test"} - set(corpora):
             raise ValueError(f"corpora of {path} has no {min(missing)!r}; expected train, dev and test.")
-        return cls(Path(content["config"]), corpora, content.get("overrides", {}), chosen)
+        scorer = content.get("scorer", cls.scorer)
+        if find_spec(scorer) is None:
+            raise ValueError(f"scorer of {path} is {scorer!r}; expected a module.")
+        return cls(Path(content["config"]), corpora, content.get("overrides", {}), chosen, scorer)
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,11 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """Of what the result depends on: config, settings, corpora, the package's code and the libraries' versions."""
+        """Of what the result depends on: config, settings, corpora, the code, the scorer's too, and the libraries."""
         digest = hashlib.sha256(json.dumps([self.settings, VERSIONS], sort_keys=True).encode())
-        for file in (self.config, *sorted(self.study.corpora.values()), *CODE):
+        scorer = find_spec(self.study.scorer)
+        assert scorer is not None and scorer.origin is not None
+        for file in (self.config, *sorted(self.study.corpora.values()), Path(scorer.origin), *CODE):
             digest.update(file.read_bytes())
         return digest.hexdigest()
 
@@ -184,7 +191,7 @@ def _do(run: Run, gpu_id: int, jobs: int) -> bool:
         seconds = time.perf_counter() - started
         if ok:
             (run.folder / "run.json").write_text(json.dumps(_describe(run, seconds)), "utf8")
-            command = [sys.executable, "-m", "benchmarks.study_scores", str(run.folder)]
+            command = [sys.executable, "-m", run.study.scorer, str(run.folder)]
             ok = not subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     typer.echo(f"{name}: {_summary(run, seconds) if ok else 'failed'}")
     return ok
@@ -216,7 +223,9 @@ def _describe(run: Run, seconds: float) -> dict[str, Any]:
 
 
 def _summary(run: Run, seconds: float) -> str:
-    test = srsly.read_json(run.folder / "scores.json")["test"]["canonical"]
+    test = srsly.read_json(run.folder / "scores.json")["test"].get("canonical")
+    if test is None:  # another scorer's
+        return f"done in {seconds:.0f} s of training"
     values = [f"{name} {100 * test[level]['micro']['f1']:.2f}" for name, level in LEVEL_NAMES.items()]
     return f"test {', '.join(values)} ({seconds:.0f} s of training)"
 

@@ -33,6 +33,7 @@ from .study_runs import (
     RATIOS,
     GridRows,
     Row,
+    Run,
     Study,
     find_grids,
     make_rows,
@@ -54,7 +55,7 @@ Trainings: {runs}. Scores are in percent; `results.json` has them all, as ratios
   PL-Marker does.
 - **micro**: over all entities or relations; meant where macro is not named. **macro**: the mean over labels.
 - Means over the seeds ± their sample standard deviation (n - 1), which is left out for one seed.
-- Thresholds and epochs are chosen on dev, never on test.
+- {choice}
 
 ## F1 on test
 
@@ -94,6 +95,7 @@ ways to compare, and of sentences by overlap and by number of gold triples (how 
 """
 BASELINE = """
 *Δ*: the mean less that of {name}, and on how many of the seeds that both have the score is above it."""
+ALONE = "the same backbone alone"
 PAPER = """
 The paper's numbers are copied from it. Its encoder is not named for SciERC, and its SINET is the published one, from
 which ours [differs](../../spacy_ie_moe/gmoe_rte/backbones/sinet.py): they are no like-for-like comparison."""
@@ -133,7 +135,8 @@ def main_table(study: Study, split: str) -> str:
     for row in study.rows:
         line = [row.name, ", ".join(map(str, row.values("seed"))), *row.cells(fields)]
         if baseline:
-            line += [NONE if row is baseline else str(row.difference(baseline, field)) for field in fields]
+            other = study.baseline_of(row)
+            line += [NONE if other is None else str(row.difference(other, field)) for field in fields]
         line.append(show_range(row.values("threshold")))
         if paper:
             line.append(show_paper(paper.get(row.variant) if row in study.shown else None))
@@ -143,7 +146,8 @@ def main_table(study: Study, split: str) -> str:
 
 def notes(study: Study) -> str:
     """What has to be said about the main table of this study."""
-    text = BASELINE.format(name=study.baseline.name) if study.baseline else ""
+    compared = {other.name for row in study.rows if (other := study.baseline_of(row))}
+    text = BASELINE.format(name=next(iter(compared)) if len(compared) == 1 else ALONE) if study.baseline else ""
     absent = study.paper.keys() - {row.variant for row in study.rows}
     others = "; ".join(f"{variant}: {show_paper(study.paper[variant])}" for variant in sorted(absent))
     return text + (PAPER if study.paper else "") + (f" Without a training here: {others}." if absent else "")
@@ -152,6 +156,22 @@ def notes(study: Study) -> str:
 def show_paper(scores: list[float | None] | None) -> str:
     """The paper's Ent, Rel and Rel+."""
     return " / ".join(NONE if score is None else f"{score:.2f}" for score in scores) if scores else NONE
+
+
+def choice(rows: list[Row]) -> str:
+    """On what thresholds and epochs were chosen."""
+    runs = [run for row in rows for run in row.runs]
+    if any(are_same(run, "train", "test") for run in runs):
+        return "Training and test set are the same: this is what is learnt by heart."
+    if any(are_same(run, "dev", "test") for run in runs):
+        return "Dev and test set are the same documents: thresholds and epochs are chosen on them, in favour of all."
+    return "Thresholds and epochs are chosen on dev, never on test."
+
+
+def are_same(run: Run, one: str, other: str) -> bool:
+    """Whether two of the run's corpora, as far as they are still there, are the same."""
+    files = [Path(run.get("corpora", {}).get(name, "")) for name in (one, other)]
+    return all(file.is_file() for file in files) and files[0].read_bytes() == files[1].read_bytes()
 
 
 def score_table(rows: list[Row], fields: dict[str, str]) -> str:
@@ -238,6 +258,7 @@ def page(study: Study, title: str, output: Path) -> str:
     return PAGE.format(
         title=title,
         runs=sum(len(row.runs) for row in study.rows),
+        choice=choice(study.rows),
         test=main_table(study, "test"),
         notes=notes(study),
         strings=STRINGS.format(table=strings_table(study.rows)) if has_field(study.rows, "strings") else "",
@@ -257,7 +278,7 @@ def to_json(study: Study, title: str) -> dict[str, Any]:
         "title": title,
         "baseline": study.baseline.name if study.baseline else None,
         "paper": study.paper,
-        "rows": [row.to_json(study.baseline) for row in study.rows],
+        "rows": [row.to_json(study.baseline_of(row)) for row in study.rows],
         "grids": [grid.to_json() for grid, _ in study.grids],
     }
 

@@ -97,9 +97,9 @@ class Row:
         }
 
     def to_json(self, baseline: Row | None) -> dict[str, Any]:
-        """Everything that the page says of it, unrounded."""
+        """Everything that the page says of it, unrounded. baseline: what it is compared with."""
         compared = [f"{split}.{field}" for split, field in product(SPLITS, MAIN.values())]
-        others = [] if baseline is None or self is baseline else [baseline]
+        others = [] if baseline is None else [baseline]
         against = {field: self.difference(other, field) for other in others for field in compared}
         return {
             "name": self.name,
@@ -126,6 +126,16 @@ class Study:
     grids: list[GridRows]
     baseline: Row | None
     paper: Paper
+
+    def baseline_of(self, row: Row) -> Row | None:
+        """What a row is compared with: "X + ..." with "X" where there is one, the others with the baseline."""
+        names = [other.variant for other in self.rows]
+        base = row.variant.partition(" + ")[0]
+        if base != row.variant and names.count(base) == 1:
+            return self.rows[names.index(base)]
+        if row is self.baseline or any(name.startswith(f"{row.variant} + ") for name in names):
+            return None
+        return self.baseline
 
     @property
     def shown(self) -> list[Row]:

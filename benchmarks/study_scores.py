@@ -1,7 +1,7 @@
-"""Score one run of a study: the relation threshold is chosen on dev, by Rel+, and kept in the saved pipeline.
+"""Score one run of a study: the relation threshold is chosen on dev, and kept in the saved pipeline.
 
 ``python -m benchmarks.study_scores training/scierc/sinet/0`` reads ``run.json``, ``log.jsonl`` and ``model-best`` there
-and writes ``scores.json``.
+and writes ``scores.json``. The threshold is that of the best Rel+, or where gold has triples as strings, of their F1.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,13 @@ import spacy
 import srsly
 from spacy.language import Language
 from spacy.training import Example
+from thinc.api import Model
 
 from benchmarks.study import THRESHOLDS
 from spacy_ie_moe.corpora.reader import create_relation_corpus
 from spacy_ie_moe.corpora.string_triples import STRING_TRIPLES
-from spacy_ie_moe.string_triples import score_triples
+from spacy_ie_moe.gmoe_rte.sentences import Sentences
+from spacy_ie_moe.string_triples import StringTripleScores, score_triples
 from spacy_ie_moe.triplet_scoring import TripletScores, score_triplets
 
 
@@ -31,13 +35,16 @@ def score_run(folder: Path) -> None:
     run = srsly.read_json(folder / "run.json")
     nlp = spacy.load(folder / "model-best")
     pipe: Any = nlp.get_pipe("gmoe_rte")
-    found = {name: predict(nlp, Path(run["corpora"][name]), min(THRESHOLDS)) for name in ("dev", "test")}
-    counting = {"symmetric": pipe.symmetric, "spans_key": pipe.spans_key}
-    of_dev = {threshold: score_triplets(found["dev"].at(threshold), **counting) for threshold in THRESHOLDS}
-    threshold = best_threshold(of_dev)
+    dev = {}
+    with remembered(pipe.model):  # decoders may find at a threshold what they do not at a lower one
+        for threshold in THRESHOLDS:
+            dev[threshold] = Scores.of(predict(nlp, Path(run["corpora"]["dev"]), threshold), pipe)
+    threshold = best_threshold(dev)
+    found = predict(nlp, Path(run["corpora"]["test"]), threshold)
+    test = Scores.of(found, pipe)
     pipe.threshold = threshold
     nlp.meta["performance"] = {
-        f"rte_{level}_f": value.micro.f1 for level, value in of_dev[threshold]["canonical"].items()
+        f"rte_{level}_f": value.micro.f1 for level, value in dev[threshold].triplets["canonical"].items()
     }
     nlp.to_disk(folder / "model-best")
     shutil.rmtree(folder / "model-last", ignore_errors=True)
@@ -47,54 +54,77 @@ def score_run(folder: Path) -> None:
         "threshold": threshold,
         "best_step": max(reversed(curve), key=lambda point: point["rel_plus"])["step"],  # spaCy keeps the last
         "trainable_parameters": sum(p.numel() for p in _networks(pipe)),
-        "sentences_per_second": found["test"].per_second,
+        "sentences_per_second": found.per_second,
         "curve": curve,
-        "dev": of_dev[threshold].to_json(),
-        "test": score_triplets(found["test"].at(threshold), **counting).to_json(),
+        "dev": dev[threshold].triplets.to_json(),
+        "test": test.triplets.to_json(),
     }
-    if found["test"].has_strings:
-        result["strings"] = {name: score_triples(one.at(threshold)).to_json() for name, one in found.items()}
+    if (of_dev := dev[threshold].strings) is not None and test.strings is not None:
+        result["strings"] = {"dev": of_dev.to_json(), "test": test.strings.to_json()}
     srsly.write_json(folder / "scores.tmp", result)
     os.replace(folder / "scores.tmp", folder / "scores.json")  # an interrupted run leaves none
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Documents with the relations that were found at the lowest threshold, and how many were read in a second."""
+    """Documents with what was found in them, and how many were read in a second."""
 
     examples: list[Example]
-    relations: list[list[Any]]
     per_second: float
 
-    def at(self, threshold: float) -> list[Example]:
-        """The documents with the relations of at least ``threshold``."""
-        for example, relations in zip(self.examples, self.relations, strict=True):
-            example.predicted._.relations = [relation for relation in relations if relation["score"] >= threshold]
-        return self.examples
 
-    @property
-    def has_strings(self) -> bool:
-        """Whether gold has triples as strings."""
-        return any(STRING_TRIPLES in example.reference.user_data for example in self.examples)
+@dataclass(frozen=True)
+class Scores:
+    """Scores of triplets by offsets, and of triples as strings where gold has them."""
+
+    triplets: TripletScores
+    strings: StringTripleScores | None
+
+    @classmethod
+    def of(cls, found: Predictions, pipe: Any) -> Scores:
+        has_strings = any(STRING_TRIPLES in example.reference.user_data for example in found.examples)
+        return cls(
+            score_triplets(found.examples, symmetric=pipe.symmetric, spans_key=pipe.spans_key),
+            score_triples(found.examples, symmetric=pipe.symmetric) if has_strings else None,
+        )
+
+
+@contextmanager
+def remembered(model: Model) -> Iterator[None]:
+    """Have the encoder of a ``gmoe_rte`` model read each batch of sentences only once."""
+    encoder, known = model.layers[0], {}
+
+    def forward(_: Model, sentences: Sentences, is_train: bool) -> tuple[Any, Any]:
+        key = tuple(map(tuple, [*sentences.words, *sentences.prompts]))
+        if key not in known:
+            known[key] = encoder.predict(sentences)
+        return known[key], lambda gradient: gradient
+
+    model.layers[0] = Model("remembered", forward)
+    try:
+        yield
+    finally:
+        model.layers[0] = encoder
 
 
 def predict(nlp: Language, corpus: Path, threshold: float) -> Predictions:
     """What a pipeline finds in a corpus."""
-    nlp.get_pipe("gmoe_rte").threshold = threshold
+    pipe: Any = nlp.get_pipe("gmoe_rte")
+    pipe.threshold = threshold
     examples = list(create_relation_corpus(corpus, gold_ents=False)(nlp))
     started = time.perf_counter()
     docs = list(nlp.pipe(example.predicted for example in examples))
     per_second = len(docs) / (time.perf_counter() - started)
-    found = [Example(doc, example.reference) for doc, example in zip(docs, examples, strict=True)]
-    return Predictions(found, [doc._.relations for doc in docs], per_second)
+    return Predictions([Example(doc, eg.reference) for doc, eg in zip(docs, examples, strict=True)], per_second)
 
 
-def best_threshold(scores: dict[float, TripletScores]) -> float:
-    """The threshold of the highest Rel+; of equal ones the highest Rel, then the lowest."""
+def best_threshold(scores: dict[float, Scores]) -> float:
+    """That of the highest F1 of strings, or without them Rel+; of equal ones the highest Rel, then the lowest."""
 
     def quality(threshold: float) -> tuple[float, float, float]:
-        levels = scores[threshold]["canonical"]
-        return levels["rel_plus"].micro.f1, levels["rel"].micro.f1, -threshold
+        levels, strings = scores[threshold].triplets["canonical"], scores[threshold].strings
+        main = levels["rel_plus"] if strings is None else strings["all"]["string"]
+        return main.micro.f1, levels["rel"].micro.f1, -threshold
 
     return max(scores, key=quality)
 

@@ -112,7 +112,8 @@ def _parse_label(name: Any, options: Mapping[str, Any] | None, where: str) -> Re
     )
 
 
-def _is_names(value: Any) -> bool:
+def is_names(value: Any) -> bool:
+    """Whether ``value`` is a list, tuple or set of strings."""
     return (
         isinstance(value, (list, tuple, set, frozenset))
         and all(isinstance(item, str) for item in value)
@@ -130,8 +131,8 @@ def is_whole_number(value: Any, least: int) -> bool:
 
 
 _OPTIONS = {
-    "allowed_head": ("a list of entity types", _is_names),
-    "allowed_tail": ("a list of entity types", _is_names),
+    "allowed_head": ("a list of entity types", is_names),
+    "allowed_tail": ("a list of entity types", is_names),
     "symmetric": ("true or false", lambda value: isinstance(value, bool)),
     "inverse": ("a label name", lambda value: isinstance(value, str)),
     "threshold": ("a number from 0 to 1", is_probability),

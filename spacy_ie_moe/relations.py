@@ -75,21 +75,29 @@ def check_relation(doc: Doc, relation: Mapping[str, Any]) -> None:
     if not isinstance(relation, Mapping):
         raise ValueError(f"a relation is {relation!r}; expected a dict as Doc._.relations has them.")
     for side in ("head_pos", "tail_pos"):
-        position = relation.get(side)
-        if (
-            not isinstance(position, (list, tuple))
-            or len(position) != 2
-            or not all(isinstance(offset, int) for offset in position)
-            or not 0 <= position[0] < position[1] <= len(doc)
-        ):
-            raise ValueError(
-                f"{side} of a relation is {position!r}; expected token offsets [start, end) "
-                f"with 0 <= start < end <= {len(doc)}."
-            )
+        check_position(doc, f"{side} of a relation", relation.get(side))
     if not isinstance(relation.get("label"), str):
         raise ValueError(f"label of a relation is {relation.get('label')!r}; expected a string.")
-    if not isinstance(relation.get("score", 1.0), (int, float)):
-        raise ValueError(f"score of a relation is {relation['score']!r}; expected a number.")
+    check_score("a relation", relation)
+
+
+def check_position(doc: Doc, what: str, position: Any) -> None:
+    """Raise ``ValueError`` unless ``position``, called ``what`` in errors, is ``[start, end)`` in tokens of ``doc``."""
+    if (
+        not isinstance(position, (list, tuple))
+        or len(position) != 2
+        or not all(isinstance(offset, int) for offset in position)
+        or not 0 <= position[0] < position[1] <= len(doc)
+    ):
+        raise ValueError(
+            f"{what} is {position!r}; expected token offsets [start, end) with 0 <= start < end <= {len(doc)}."
+        )
+
+
+def check_score(what: str, scored: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless the score of ``scored``, called ``what`` in errors, is a number or missing."""
+    if not isinstance(scored.get("score", 1.0), (int, float)):
+        raise ValueError(f"score of {what} is {scored['score']!r}; expected a number.")
 
 
 def to_pair_scores(doc: Doc) -> dict[tuple[int, int], dict[str, float]]:

@@ -64,15 +64,15 @@ class Counts:
 
     @property
     def precision(self) -> float:
-        return _ratio(self.tp, self.tp + self.fp)
+        return ratio(self.tp, self.tp + self.fp)
 
     @property
     def recall(self) -> float:
-        return _ratio(self.tp, self.tp + self.fn)
+        return ratio(self.tp, self.tp + self.fn)
 
     @property
     def f1(self) -> float:
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+        return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     def to_json(self) -> dict[str, float]:
         """Counts and ratios as plain values."""
@@ -292,7 +292,7 @@ def score_classification(
     )
     per_label = {label: counts.get(label, Counts()) for label in sorted(classes)}
     right = sum(item.tp for item in per_label.values())
-    return ClassificationScores(_ratio(right, len(gold)), macro_average(per_label.values()), per_label)
+    return ClassificationScores(ratio(right, len(gold)), macro_average(per_label.values()), per_label)
 
 
 def bootstrap_f1(
@@ -354,7 +354,8 @@ class RelationScorer:
 _SPACY_KEYS = ("rel_micro_p", "rel_micro_r", "rel_micro_f", "rel_macro_f", "rel_strict_f", "rel_per_type")
 
 
-def _ratio(numerator: float, denominator: float) -> float:
+def ratio(numerator: float, denominator: float) -> float:
+    """The ratio; 0 where the denominator is."""
     return numerator / denominator if denominator else 0.0
 
 

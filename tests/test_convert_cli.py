@@ -214,6 +214,21 @@ def test_folds(run):
     assert "mentions read" not in counts(result)  # the format lists none
 
 
+def test_document_relations_and_facts(run, tmp_path):
+    _, docs = run("re-docred", "--document-relations", "--self-label", "SELF")
+    assert len(docs[0]._.document_relations) == 1 and len(docs[0]._.mention_clusters) == 2
+    assert labels(docs) == {"P19", "SELF"}
+    facts = tmp_path / "facts" / "train.jsonl"
+    result, docs = run("re-docred", "--facts", str(facts), "--names", "NAMES")
+    assert result.exit_code == 0, result.output
+    assert json.loads(facts.read_text("utf8")) == {"head": "Ann", "label": "place of birth", "tail": "Bern"}
+    assert len(docs[0]._.document_relations) == 1
+    result, _ = run("fewrel", "--facts", str(facts))
+    assert "--document-relations is given for FORMAT 'fewrel'; expected only for re-docred" in result.output
+    result, _ = run("re-docred", "--document-relations", "--unit", "sentence")
+    assert "expected unit 'document' with it" in result.output
+
+
 def test_unit_and_mentions(run):
     _, docs = run("re-docred", "--unit", "sentence")
     assert [len(doc._.relations) for doc in docs] == [0, 1]

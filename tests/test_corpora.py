@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
-from spacy_ie_moe.corpora import fewrel, knowledgenet, re_docred, spert
+from spacy_ie_moe.corpora import fewrel, knowledgenet, re_docred, spert, zero_rte
 from spacy_ie_moe.corpora.conversion import (
     ConversionReport,
     LabelChoice,
@@ -348,6 +348,46 @@ def test_re_docred_empty_sentence_is_counted_in_sentence_unit():
 def test_re_docred_option_is_checked(option):
     with pytest.raises(ValueError, match=rf"{option} is 'x'; expected '\w+' or '\w+'"):
         convert(re_docred, [], **{option: "x"})
+
+
+def test_re_docred_document_relations():
+    document = re_docred_document()
+    document["vertexSet"].insert(0, [])
+    for label in document["labels"]:
+        label["h"] += 1
+        label["t"] += 1
+    document["labels"].append({"h": 1, "t": 3, "r": "P7", "evidence": [0, 2]})
+    labels = LabelChoice(exclude=["P99"])
+    (plain,), (doc,) = (
+        convert(re_docred, [document], labels=labels, document_relations=wanted)[0] for wanted in (False, True)
+    )
+    assert plain._.mention_clusters == plain._.document_relations == []
+    assert doc._.relations == plain._.relations
+    assert doc._.mention_clusters == [[[0, 2], [10, 11], [16, 17]], [[5, 6]], [[13, 14], [19, 20]]]
+    assert [(r["head"], r["tail"], r["label"], r["score"]) for r in doc._.document_relations] == [
+        (0, 1, "P19", 1.0),
+        (0, 2, "P20", 1.0),
+        (0, 2, "P7", 1.0),
+    ]
+    evidence = [[(*e["head_pos"], *e["tail_pos"]) for e in r["evidence"]] for r in doc._.document_relations]
+    assert evidence[0] == [(0, 2, 5, 6)]
+    assert evidence[1] == [(10, 11, 13, 14), (10, 11, 19, 20), (16, 17, 13, 14), (16, 17, 19, 20)]
+    assert len(evidence[2]) == 6, "Ann Lee of the first sentence too"
+    assert [span.text for span in doc._.document_relation_spans[0].head] == ["Ann Lee", "Lee", "Lee"]
+
+
+def test_re_docred_self_label():
+    (doc,), report = convert(re_docred, [re_docred_document()], self_label="SELF")
+    assert pairs_of(doc, "SELF") == [(0, 2, 10, 11), (0, 2, 16, 17), (10, 11, 16, 17), (13, 14, 19, 20)]
+    assert report.relations.converted == 3, "those annotated"
+    assert report.labels["SELF"] == 4
+    check_docs([doc])
+
+
+@pytest.mark.parametrize("option", [{"document_relations": True}, {"self_label": "SELF"}])
+def test_re_docred_clusters_are_of_documents(option):
+    with pytest.raises(ValueError, match="and unit 'sentence'; expected unit 'document'"):
+        convert(re_docred, [], unit="sentence", **option)
 
 
 # --- KnowledgeNet
@@ -807,7 +847,73 @@ def test_re_docred(unit, docs):
     assert report.relations.left_out["no shared sentence"] == (9302 if unit == "sentence" else 0)
 
 
+def test_re_docred_document_relations_of_the_data():
+    folder = data_set("re_docred")
+    docs = list(re_docred.read(folder / "dev_revised.json", VOCAB, part=Part(0, 0.1), document_relations=True))
+    source = {document["title"]: document for document in json.loads((folder / "dev_revised.json").read_text("utf8"))}
+    for doc in docs:
+        document = source[doc.user_data["source"]]
+        assert len(doc._.mention_clusters) == len(document["vertexSet"])
+        assert len(doc._.document_relations) == len(document["labels"])
+        names = {" ".join(relation["head_text"]) for relation in doc._.document_relations}
+        assert len(names) <= len(document["vertexSet"])
+
+
 def test_knowledgenet_fold():
     _, report = real(knowledgenet, data_set("knowledgenet") / "train_facts.derived.json", folds={4})
     assert report.instances.read == 5728
     assert (report.docs, report.relations.read, len(report.labels)) == (1435, 2708, 15)
+
+
+# --- ZeroRTE, and FewRel by sentence --------------------------------------------------------------------------
+
+
+def write_lines(path: Path, *lines: object) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf8")
+    return path
+
+
+def zero_rte_line(*triplets: tuple[list[int], list[int], str]) -> dict:
+    words = ["Ann", "Lee", "and", "Bob", "met", "."]
+    return {"triplets": [{"tokens": words, "head": h, "tail": t, "label": label} for h, t, label in triplets]}
+
+
+def test_zero_rte_sentences_have_their_triplets(tmp_path):
+    path = write_lines(
+        tmp_path / "zero.jsonl",
+        zero_rte_line(([0, 1], [3], "knows"), ([3], [0, 1], "knows"), ([], [3], "knows"), ([0], [0], "self")),
+        zero_rte_line(([0, 2], [3], "gap"), ([3], [4], "met")),
+        {"triplets": []},
+        {"triplets": [{"tokens": ["a"], "head": [0], "tail": [0]}, {"tokens": ["b"]}]},
+    )
+    report = ConversionReport()
+    docs = list(zero_rte.read(path, Vocab(), report=report))
+    assert [[(r["head_pos"], r["tail_pos"], r["label"]) for r in doc._.relations] for doc in docs] == [
+        [([0, 2], [3, 4], "knows"), ([3, 4], [0, 2], "knows")],
+        [([3, 4], [4, 5], "met")],
+    ]
+    assert [(span.start, span.end) for span in docs[0].spans["entities"]] == [(0, 1), (0, 2), (3, 4)]
+    assert {span.label_ for span in docs[0].spans["entities"]} == {"ENTITY"}
+    assert report.relations.converted == 3 and sum(report.relations.left_out.values()) == 3
+    assert sum(report.instances.left_out.values()) == 2
+    (doc,) = zero_rte.read(path, Vocab(), labels=LabelChoice(only=frozenset({"met"})), limit=5, part=Part(0, 1))
+    assert [relation["label"] for relation in doc._.relations] == ["met"]
+
+
+def test_fewrel_instances_of_a_sentence_can_be_one_document(tmp_path):
+    words = ["Ann", "wrote", "Blue", "in", "Rome"]
+    instance = {"tokens": words, "h": ["ann", "Q1", [[0]]], "t": ["blue", "Q2", [[2]]]}
+    other = {"tokens": words, "h": ["ann", "Q1", [[0]]], "t": ["rome", "Q3", [[4]]]}
+    broken = {"tokens": words, "h": ["ann", "Q1", [[0, 2]]], "t": ["rome", "Q3", [[4]]]}
+    path = tmp_path / "fewrel.json"
+    path.write_text(json.dumps({"P1": [instance, broken], "P2": [other], "P3": [{**broken, "tokens": ["x"]}]}))
+    report = ConversionReport()
+    (doc,) = fewrel.read(path, Vocab(), by_sentence=True, report=report)
+    assert [(r["head_pos"], r["tail_pos"], r["label"]) for r in doc._.relations] == [
+        ([0, 1], [2, 3], "P1"), ([0, 1], [4, 5], "P2"),
+    ]  # fmt: skip
+    assert sum(report.relations.left_out.values()) == 1 and sum(report.instances.left_out.values()) == 1
+    chosen = LabelChoice(only=frozenset({"P2"}))
+    (doc,) = fewrel.read(path, Vocab(), by_sentence=True, labels=chosen)
+    assert [relation["label"] for relation in doc._.relations] == ["P2"]
+    assert doc.user_data["ignored_pairs"] == [[0, 1, 2, 3]]

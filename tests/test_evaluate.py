@@ -15,6 +15,7 @@ from spacy.tokens import Doc, DocBin, Span
 from typer.testing import CliRunner
 
 from spacy_ie_moe.cli import app
+from spacy_ie_moe.documents.relations import cluster_texts, make_document_relation
 from spacy_ie_moe.relations import make_relation
 
 RUNNER = CliRunner()
@@ -264,3 +265,55 @@ def test_a_component_that_replaces_the_given_entities_is_told(tmp_path: Path, da
 def clear_entities(doc: Doc) -> Doc:
     doc.ents = []
     return doc
+
+
+# --- document relations
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A pipeline that relates neighbours, a gold document and training facts.
+
+    With gold clusters Ann works at Acme (right, and a fact), Acme at Bob (wrong), and Bob knows no one (missed).
+    """
+    nlp = spacy.blank("en")
+    ruler: Any = nlp.add_pipe("entity_ruler")
+    ruler.add_patterns(PATTERNS)
+    nlp.add_pipe("toy_relations", config={"labels": ["works_at"]})
+    nlp.add_pipe("document_relations")
+    nlp.to_disk(tmp_path / "model")
+    doc = Doc(nlp.vocab, words=["Ann", "joined", "Acme", ",", "then", "Bob", "met", "Ann", "."])
+    clusters = [[(0, 1), (7, 8)], [(2, 3)], [(5, 6)]]
+    doc._.relations = [make_relation(doc[0:1], doc[2:3], "works_at")]
+    texts = cluster_texts(doc, clusters)
+    doc._.mention_clusters = clusters
+    doc._.document_relations = [
+        make_document_relation(texts, 0, 1, "works_at", {}, score=1.0),
+        make_document_relation(texts, 2, 0, "knows", {}, score=1.0),
+    ]
+    (tmp_path / "facts.jsonl").write_text('{"head": "Ann", "label": "works_at", "tail": "Acme"}\n', "utf8")
+    return tmp_path / "model", save_data(tmp_path / "documents.spacy", [doc]), tmp_path / "facts.jsonl"
+
+
+def test_document_relations(documents: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, data, facts = documents
+    output = tmp_path / "scores.json"
+    scores = run_json(output, model, data, "--gold-clusters", "--training-facts", facts)
+    exact = scores["document_relations"]["document_relations"]["exact"]
+    # Predicted are Ann-Acme, Acme-Bob and Bob-Ann, gold are Ann-Acme and Bob knows Ann.
+    assert (exact["micro"]["tp"], exact["micro"]["fp"], exact["micro"]["fn"], exact["known"]) == (1, 2, 1, 1)
+    assert (exact["ign_precision"], exact["ign_f1"]) == (0.0, 0.0)
+    assert scores["settings"]["gold_clusters"] is True
+    assert "exact, without known facts" in run(model, data, "--gold-clusters", "--training-facts", facts).output
+    scores = run_json(output, model, data)
+    levels = scores["document_relations"]["document_relations"]
+    assert levels["exact"]["micro"]["tp"] == 0, "Ann's cluster has one of her mentions"
+    assert (levels["majority"]["micro"]["tp"], levels["majority"]["ign_f1"]) == (1, None)
+
+
+@pytest.mark.parametrize("option", ["--gold-clusters", "--training-facts"])
+def test_options_of_document_relations_need_some(model: Path, data: Path, option: str, tmp_path: Path) -> None:
+    (tmp_path / "facts.jsonl").touch()
+    result = run(model, data, option, *([tmp_path / "facts.jsonl"] if option == "--training-facts" else []))
+    assert result.exit_code == 1
+    assert f"{option} is given, but there are no document relations; expected" in result.output

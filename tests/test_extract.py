@@ -414,10 +414,10 @@ def test_progress_only_on_a_terminal(monkeypatch):
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
-    assert not EXTRACT._progress(iter([]), off=False).disable
-    assert EXTRACT._progress(iter([]), off=True).disable
+    assert not EXTRACT.progress(iter([]), off=False).disable
+    assert EXTRACT.progress(iter([]), off=True).disable
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    assert EXTRACT._progress(iter([]), off=False).disable
+    assert EXTRACT.progress(iter([]), off=False).disable
 
 
 # --- as a process -----------------------------------------------------------------------------------------

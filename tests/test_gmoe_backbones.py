@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.backbone_loops import LOOPS
 from spacy_ie_moe.gmoe_rte import checkpoint, experts
-from spacy_ie_moe.gmoe_rte.backbones import BACKBONES, dual_dec, od_rte, sinet
+from spacy_ie_moe.gmoe_rte.backbones import BACKBONES, dual_dec, od_rte, re_cent, sinet
 from spacy_ie_moe.gmoe_rte.experts import RTENetwork
 from spacy_ie_moe.gmoe_rte.features import Entity, Extraction, Features, Triplet
 from spacy_ie_moe.gmoe_rte.schema import Schema
 
 from .test_gmoe_network import SCHEMA as TYPED
-from .test_gmoe_network import SYMMETRIC, D, assert_same, f1, join, make_features, make_gold, one_by_one, randomise
+from .test_gmoe_network import SYMMETRIC, D, assert_same, f1, join, make_gold, one_by_one, randomise
 
 UNTYPED = Schema(("ENTITY",), TYPED.relations, TYPED.symmetric)
 SMALL: Mapping[str, Mapping[str, Any]] = {
@@ -25,9 +26,12 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "od_rte": {"pair_width": 12},
     "dual_dec": {"hidden": 6, "label_width": 4, "place_width": 3},
     "tlrel": {"branch_width": 10, "query_width": 6, "rank": 3},
+    "re_cent": {"max_span": 3, "expansion": 2},
 }
 """Settings of small networks."""
 LENGTHS = (5, 1, 9, 2, 7, 4)
+PROMPTED = {"re_cent"}
+"""Backbones that are told what to look for: here, all relations of the schema in its order."""
 
 
 @pytest.fixture(params=list(BACKBONES))
@@ -40,6 +44,15 @@ def schema(request: pytest.FixtureRequest) -> Schema:
     return request.param
 
 
+def make_features(lengths: Sequence[int], backbone: str, width: int = D) -> Features:
+    """Sentences of random vectors, with labels before the words where the backbone reads them."""
+    numbers = np.array(lengths, dtype=np.int64)
+    if backbone not in PROMPTED:
+        return Features(torch.randn(sum(lengths) + len(lengths), width), numbers)
+    prompts = np.full_like(numbers, len(TYPED.relations))
+    return Features(torch.randn(int((numbers + prompts + 1).sum()), width), numbers + prompts, prompts)
+
+
 def make_network(backbone: str, schema: Schema = TYPED, *, mixture: str | None = "gmoe", **options: Any) -> RTENetwork:
     torch.manual_seed(1)
     settings = {**SMALL[backbone], **options}
@@ -47,12 +60,12 @@ def make_network(backbone: str, schema: Schema = TYPED, *, mixture: str | None =
 
 
 def make_finder(backbone: str, schema: Schema = TYPED, **options: Any) -> RTENetwork:
-    """A random network that finds something in every ``make_features(LENGTHS)``."""
+    """A random network that finds something in every ``make_features(LENGTHS, backbone)``."""
     network = make_network(backbone, schema, **options).eval()
     for seed in range(50):
         randomise(network, spread=1.5 + seed / 10, seed=seed)
         torch.manual_seed(0)
-        if sum(len(extraction.triplets) for extraction in network.predict(make_features(LENGTHS), 0.5)) > 3:
+        if sum(len(extraction.triplets) for extraction in network.predict(make_features(LENGTHS, backbone), 0.5)) > 3:
             torch.manual_seed(0)
             return network
     raise AssertionError("no random network found anything")
@@ -73,7 +86,7 @@ def total(losses: Mapping[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("mixture", [None, "gmoe", "hetero_token"])
 def test_predictions_do_not_depend_on_batches_or_order(backbone: str, schema: Schema, mixture: str | None) -> None:
     network = make_finder(backbone, schema, mixture=mixture)
-    features = make_features(LENGTHS)
+    features = make_features(LENGTHS, backbone)
     together = network.predict(features, 0.5)
     assert sum(len(extraction.triplets) for extraction in together) > 3
     parts = one_by_one(features)
@@ -81,15 +94,35 @@ def test_predictions_do_not_depend_on_batches_or_order(backbone: str, schema: Sc
     assert_same(together[::-1], network.predict(join(parts[::-1]), 0.5))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("dual_dec", {}), ("tlrel", {}), ("od_rte", {"match": "both"}), ("od_rte", {"match": "either"}), ("re_cent", {})],
+)
+def test_what_is_found_is_what_loops_find(name: str, options: dict[str, Any]) -> None:
+    network = make_finder(name, UNTYPED, mixture=None, **options)
+    features = make_features(LENGTHS, name)
+    numbers = []
+    for threshold in (0.3, 0.5, 0.6):
+        found = [
+            {(*x.entities[t.head][:2], *x.entities[t.tail][:2], t.label) for t in x.triplets}
+            for x in network.predict(features, threshold)
+        ]
+        assert found == [LOOPS[name](network.backbone, part, threshold) for part in one_by_one(features)]
+        numbers.append(sum(map(len, found)))
+    assert numbers[1] > 3
+
+
 @pytest.mark.parametrize("at_once", [1, 3, 12])
 def test_predictions_do_not_depend_on_what_is_scored_at_once(
     monkeypatch: pytest.MonkeyPatch, backbone: str, at_once: int
 ) -> None:
     network = make_finder(backbone)
-    features = make_features(LENGTHS)
+    features = make_features(LENGTHS, backbone)
     expected = network.predict(features, 0.5)
     assert any(extraction.triplets for extraction in expected)
-    for module, name in ((experts, "ROWS"), (sinet, "PAIRS"), (od_rte, "CELLS"), (dual_dec, "ROWS")):
+    modules = {experts: "ROWS", sinet: "PAIRS", od_rte: "CELLS", dual_dec: "WORDS", re_cent: "PAIRS"}
+    for module, name in modules.items():
         monkeypatch.setattr(module, f"{name}_AT_ONCE", at_once)
     assert_same(expected, network.predict(features, 0.5))
 
@@ -97,7 +130,7 @@ def test_predictions_do_not_depend_on_what_is_scored_at_once(
 def test_losses_are_those_of_the_sentences_together(backbone: str, schema: Schema) -> None:
     """What is beside a sentence in a batch does not change its gradient but for how the means are taken."""
     network = make_network(backbone, schema).eval()
-    features, gold = make_features((6, 6)), gold_of((6, 6), schema)
+    features, gold = make_features((6, 6), backbone), gold_of((6, 6), schema)
     twice = join([one_by_one(features)[0]] * 2)
     alone = network(one_by_one(features)[0], gold[:1])
     for name, loss in network(twice, [gold[0], gold[0]]).items():
@@ -106,7 +139,7 @@ def test_losses_are_those_of_the_sentences_together(backbone: str, schema: Schem
 
 def test_every_parameter_learns(backbone: str, schema: Schema) -> None:
     lengths = (6, 8, 7)
-    features = make_features(lengths)
+    features = make_features(lengths, backbone)
     features.hidden.requires_grad_()
     network, gold = randomise(make_network(backbone, schema)), gold_of(lengths, schema)
     total(network(features, gold)).backward()
@@ -117,7 +150,7 @@ def test_every_parameter_learns(backbone: str, schema: Schema) -> None:
     related = [sentence for sentence, extraction in enumerate(gold) if extraction.triplets]
     assert len(related) > 1
     is_read = np.isin(features.owner.numpy(), related)
-    is_read[features.sentence_rows] = False  # a backbone may read words only
+    is_read[~features.is_word] = False  # a backbone may read words only
     assert features.hidden.grad[torch.from_numpy(is_read)].any(-1).all()
 
 
@@ -125,22 +158,22 @@ def test_sentences_without_anything(backbone: str, schema: Schema) -> None:
     network = make_network(backbone, schema)
     for lengths in ((1,), (2, 1), (3,)):
         network.zero_grad()
-        losses = network(make_features(lengths), [Extraction()] * len(lengths))
+        losses = network(make_features(lengths, backbone), [Extraction()] * len(lengths))
         total(losses).backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
     network.eval()
-    assert network.predict(make_features(()), 0.5) == []
-    assert len(network.predict(make_features((0, 1, 2)), 0.5)) == 3
+    assert network.predict(make_features((), backbone), 0.5) == []
+    assert len(network.predict(make_features((0, 1, 2), backbone), 0.5)) == 3
 
 
 def test_an_untrained_network_finds_next_to_nothing(backbone: str) -> None:
-    found = make_network(backbone).eval().predict(make_features((12, 12)), 0.5)
+    found = make_network(backbone).eval().predict(make_features((12, 12), backbone), 0.5)
     assert sum(len(extraction.triplets) for extraction in found) <= 2
 
 
 def test_what_is_found_lies_in_its_sentence_and_once(backbone: str, schema: Schema) -> None:
     network = make_finder(backbone, schema)
-    features = make_features(LENGTHS)
+    features = make_features(LENGTHS, backbone)
     for threshold in (0.2, 0.5, 0.8):
         for length, extraction in zip(LENGTHS, network.predict(features, threshold), strict=True):
             assert extraction.entities == sorted(extraction.entities)
@@ -150,13 +183,14 @@ def test_what_is_found_lies_in_its_sentence_and_once(backbone: str, schema: Sche
             assert len({*triplets}) == len(triplets)
             assert all(threshold <= triplet.score <= 1 for triplet in extraction.triplets)
             assert all(head != tail for head, tail, _ in triplets)
-            assert all(head < tail for head, tail, label in triplets if label in SYMMETRIC)
+            if backbone not in PROMPTED:  # what a label of a prompt means is known outside of the network
+                assert all(head < tail for head, tail, label in triplets if label in SYMMETRIC)
 
 
 def test_a_lower_threshold_has_a_less_probable_triplet(backbone: str) -> None:
     """Thresholds between all scores: the most probable triplets come first."""
     network = make_finder(backbone)
-    features = make_features((9, 7))
+    features = make_features((9, 7), backbone)
     numbers = [
         sum(len(extraction.triplets) for extraction in network.predict(features, threshold))
         for threshold in (0.0001, 0.5, 0.9999)
@@ -169,7 +203,7 @@ def test_files_make_the_same_network(backbone: str, schema: Schema, stripped: bo
     settings = {"backbone": backbone, "backbone_settings": dict(SMALL[backbone]), "mixture": "gmoe"}
     bundle = checkpoint.new_triplet_network(D, schema, settings)
     randomise(bundle.network, spread=1.5).eval()
-    features = make_features(LENGTHS)
+    features = make_features(LENGTHS, backbone)
     expected = bundle.network.predict(features, 0.5)
     if stripped:
         bundle.network.strip_auxiliary()
@@ -181,7 +215,7 @@ def test_files_make_the_same_network(backbone: str, schema: Schema, stripped: bo
 def test_a_few_sentences_are_learnt(backbone: str, schema: Schema, mixture: str | None) -> None:
     torch.manual_seed(0)
     lengths = (8, 6, 7, 9, 8, 6)
-    features = Features(torch.randn(sum(lengths) + len(lengths), 32), np.array(lengths))
+    features = make_features(lengths, backbone, 32)
     gold = [
         Extraction([Entity(0, 2, 0), Entity(3, 4, len(schema.entities) - 1), Entity(5, 6, 0)], triplets)
         for triplets in (

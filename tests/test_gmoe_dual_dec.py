@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.backbone_loops import decode_by_hand
 from spacy_ie_moe.gmoe_rte.backbones.dual_dec import (
     FAR,
     NEAR,
@@ -20,10 +21,10 @@ from spacy_ie_moe.gmoe_rte.backbones.dual_dec import (
     distance_from,
     pair_tags,
 )
-from spacy_ie_moe.gmoe_rte.features import Entity, Extraction, Features, Triplet
+from spacy_ie_moe.gmoe_rte.features import Entity, Extraction, Triplet
 
-from .test_gmoe_backbones import UNTYPED, make_finder, make_network
-from .test_gmoe_network import SYMMETRIC, close, make_features, one_by_one
+from .test_gmoe_backbones import make_network
+from .test_gmoe_network import close, make_features, one_by_one
 
 
 @pytest.fixture(autouse=True)
@@ -109,32 +110,6 @@ def test_the_targets_of_a_sentence() -> None:
         assert one.head_type[0] == {(0, 2): 0, (3, 4): 2}[tuple(one.head[0].tolist())]
 
 
-def decode_by_hand(backbone: DualDec, words: torch.Tensor, label: int, head: Entity | None, begins: list[int] | None):
-    """Logits of begins and ends for one relation, of heads or a head's tails. begins: gold tags; None: those found."""
-    decoder, n = backbone.entities, len(words)
-    relation = decoder.of_relation.weight[label]
-    if head is None:
-        given, taggers, near = [words, relation.expand(n, -1)], ("head_begin", "head_end"), decoder.behind_head
-        again = [relation.expand(n, -1)]
-    else:
-        own = (words[head.start] + words[head.end - 1]) / 2
-        named = relation + decoder.of_type.weight[head.type]
-        places = [min(0, i - head.start) + max(0, i - head.end + 1) + FAR for i in range(n)]
-        shared = torch.cat([own.expand(n, -1), named.expand(n, -1)], -1)
-        again = [shared, decoder.from_head.weight[places]]
-        given, taggers, near = [words, *again], ("tail_begin", "tail_end"), decoder.behind_tail
-    length = torch.tensor([n])
-    states, starts = getattr(decoder, taggers[0])([part[None] for part in given], length)
-    tags = starts[0].argmax(-1).tolist() if begins is None else begins
-    nearest = []
-    for place in range(n):
-        before = [place - other for other in range(place + 1) if tags[other]]
-        nearest.append(min([*before, NEAR + 1]))
-    behind = near.weight[nearest]
-    parts = [states[0], behind, *again] if head is None else [states[0], *again, behind]
-    return starts[0], getattr(decoder, taggers[1])([part[None] for part in parts], length)[1][0]
-
-
 @torch.no_grad()
 def test_the_loss_is_that_of_the_taggers() -> None:
     network = make_network("dual_dec", mixture=None).eval()
@@ -162,51 +137,6 @@ def test_the_loss_is_that_of_the_taggers() -> None:
 
 
 # --- decoding -------------------------------------------------------------------------------------------------
-
-
-def predict_one_by_one(backbone: DualDec, features: Features, threshold: float) -> list[set[tuple[int, ...]]]:
-    """The triplets of each sentence, one relation at a time, and of it one head at a time."""
-    found = []
-    for part in one_by_one(features):
-        words, triplets = part.hidden[1:], set()
-        scores = backbone.relations(part)[0].sigmoid()
-        for label in (scores >= threshold).nonzero().flatten().tolist() if len(words) else ():
-            for head, score in spans_of(*decode_by_hand(backbone, words, label, None, None)):
-                for tail, other in spans_of(*decode_by_hand(backbone, words, label, head, None)):
-                    spans = (head[:2], tail[:2])
-                    if label in SYMMETRIC:
-                        spans = tuple(sorted(spans))
-                    if min(score, other) >= threshold and spans[0] != spans[1]:
-                        triplets.add((*spans[0], *spans[1], label))
-        found.append(triplets)
-    return found
-
-
-def spans_of(begins: torch.Tensor, ends: torch.Tensor) -> list[tuple[Entity, float]]:
-    begin, end = (logits.softmax(-1) for logits in (begins, ends))
-    spans = []
-    for start, kind in enumerate(begin.argmax(-1).tolist()):
-        closing = [place for place in range(start, len(end)) if end[place].argmax() == kind]
-        if kind and closing:
-            score = min(begin[start, kind].item(), end[closing[0], kind].item())
-            spans.append((Entity(start, closing[0] + 1, kind - 1), score))
-    return spans
-
-
-@torch.no_grad()
-def test_what_is_found_is_what_is_found_one_by_one() -> None:
-    network = make_finder("dual_dec", UNTYPED, mixture=None)
-    features = make_features((5, 1, 9, 2, 7, 4))
-    numbers = []
-    for threshold in (0.2, 0.5, 0.7):
-        expected = predict_one_by_one(network.backbone, features, threshold)
-        found = [
-            {(*x.entities[t.head][:2], *x.entities[t.tail][:2], t.label) for t in x.triplets}
-            for x in network.predict(features, threshold)
-        ]
-        assert found == expected
-        numbers.append(sum(map(len, found)))
-    assert numbers[1] > 3
 
 
 @pytest.mark.parametrize("name", ["hidden", "label_width", "place_width"])

@@ -62,7 +62,9 @@ def one_by_one(features: Features) -> list[Features]:
 
 
 def join(parts: Sequence[Features]) -> Features:
-    return Features(torch.cat([part.hidden for part in parts]), np.concatenate([part.lengths for part in parts]))
+    prompts = [part.prompts for part in parts if part.prompts is not None]
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Features(torch.cat([part.hidden for part in parts]), lengths, np.concatenate(prompts) if prompts else None)
 
 
 def randomise(network: nn.Module, *, spread: float = 1.0, seed: int = 3) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.backbone_loops import scan
 from spacy_ie_moe.gmoe_rte.backbones.linear import PairFeatures
 from spacy_ie_moe.gmoe_rte.backbones.od_rte import OdRte, TableTargets, cells_of
 from spacy_ie_moe.gmoe_rte.backbones.vertices import (
@@ -23,9 +24,9 @@ from spacy_ie_moe.gmoe_rte.backbones.vertices import (
     match_corners,
 )
 from spacy_ie_moe.gmoe_rte.experts import RTENetwork
-from spacy_ie_moe.gmoe_rte.features import Entity, Extraction, Features, Triplet
+from spacy_ie_moe.gmoe_rte.features import Entity, Extraction, Triplet
 
-from .test_gmoe_backbones import UNTYPED, gold_of, make_finder, make_network
+from .test_gmoe_backbones import gold_of, make_network
 from .test_gmoe_network import SCHEMA, SYMMETRIC, D, close, make_features, one_by_one
 
 Box = tuple[int, int, int, int]
@@ -81,20 +82,6 @@ def match(corners: Iterable[tuple[int, int, int]], *, both: bool, table: int = 0
             strict=True,
         )
     }
-
-
-def scan(corners: set[tuple[int, int, int]], side: int, *, turned: bool) -> set[Box]:
-    """One way of matching, as it is described: in the order of rows, the entry behind a begin-begin corner."""
-    if turned:
-        corners = {(column, row, tag) for row, column, tag in corners}
-    entries = sorted((row, column, tag != BEGIN_BEGIN) for row, column, tag in corners if tag in (BEGIN_BEGIN, side))
-    found = set()
-    for (row, column, is_side), (next_row, next_column, next_is_side) in pairwise(entries):
-        if not is_side and next_is_side and next_row == row:
-            ends = [below for below, place, tag in corners if tag == END_END and place == next_column and below >= row]
-            if ends:
-                found.add((row, min(ends), column, next_column))
-    return {(c, d, a, b) for a, b, c, d in found} if turned else found
 
 
 CORNER_SETS = st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 3)), max_size=40)
@@ -214,14 +201,15 @@ def test_the_loss_is_that_of_the_cells(weight: float) -> None:
                     score = torch.sigmoid(weights[0][label, tag] @ pair + weights[1][label, tag])
                     is_one = corners[i * n + j, place, tag]
                     loss = -torch.log(score if is_one else 1 - score)
-                    corner_losses.append(loss * ((i, j) not in unknown))
+                    corner_losses.append(loss * ((i, j) not in unknown or bool(is_one)))
             if backbone.region is not None:
                 score = torch.sigmoid(backbone.region(pair))[0]
                 in_box = any(
                     (i, j) in product(range(*extraction.entities[h][:2]), range(*extraction.entities[t][:2]))
                     for h, t in (head_first(extraction, *triplet[:3]) for triplet in extraction.triplets)
                 )
-                region_losses.append(-torch.log(score if in_box else 1 - score) * ((i, j) not in unknown))
+                counts = in_box or (i, j) not in unknown
+                region_losses.append(-torch.log(score if in_box else 1 - score) * counts)
             types = torch.relu(
                 F.linear(both, backbone.types.pairs.project.weight, backbone.types.pairs.project.bias)
             )
@@ -237,49 +225,6 @@ def test_the_loss_is_that_of_the_cells(weight: float) -> None:
 def head_first(extraction: Extraction, head: int, tail: int, label: int) -> tuple[int, int]:
     one, other = extraction.entities[head], extraction.entities[tail]
     return (tail, head) if label in SYMMETRIC and other[:2] < one[:2] else (head, tail)
-
-
-def predict_by_loops(backbone: OdRte, features: Features, threshold: float) -> list[set[tuple[int, ...]]]:
-    """What is found with a table for one relation at a time, each pair projected by itself, and a scan of tables."""
-    found = []
-    for part in one_by_one(features):
-        words, triplets = part.hidden[1:], set()
-        for label in range(len(backbone.schema.relations)):
-            rows = slice(4 * label, 4 * label + 4)
-            corners = set()
-            for i, j in product(range(len(words)), repeat=2):
-                both = torch.cat([words[i], words[j]])
-                pair = torch.relu(F.linear(both, backbone.pairs.project.weight, backbone.pairs.project.bias))
-                scores = F.linear(pair, backbone.corners.weight[rows], backbone.corners.bias[rows]).sigmoid()
-                corners |= {(i, j, tag) for tag in range(4) if scores[tag] >= threshold}
-            ways = scan(corners, BEGIN_END, turned=False), scan(corners, END_BEGIN, turned=True)
-            for head, head_end, tail, tail_end in (
-                ways[0] & ways[1] if backbone.match == "both" else ways[0] | ways[1]
-            ):
-                spans = (head, head_end + 1), (tail, tail_end + 1)
-                if label in SYMMETRIC:
-                    spans = tuple(sorted(spans))
-                if spans[0] != spans[1]:
-                    triplets.add((*spans[0], *spans[1], label))
-        found.append(triplets)
-    return found
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("matching", ["both", "either"])
-def test_what_is_found_is_what_loops_find(matching: str) -> None:
-    network = make_finder("od_rte", UNTYPED, mixture=None, match=matching)
-    features = make_features((5, 1, 9, 2, 7, 4))
-    numbers = []
-    for threshold in (0.3, 0.5, 0.6):
-        expected = predict_by_loops(network.backbone, features, threshold)
-        found = [
-            {(*x.entities[t.head][:2], *x.entities[t.tail][:2], t.label) for t in x.triplets}
-            for x in network.predict(features, threshold)
-        ]
-        assert found == expected
-        numbers.append(sum(map(len, found)))
-    assert numbers[1] > 3
 
 
 @pytest.mark.parametrize(

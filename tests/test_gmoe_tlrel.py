@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise, permutations, product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ from spacy_ie_moe.gmoe_rte.backbones.crf import Crf
 from spacy_ie_moe.gmoe_rte.backbones.tlrel import TlRel, begin, inside, read_tags
 from spacy_ie_moe.gmoe_rte.features import Entity, Extraction, Triplet
 
-from .test_gmoe_backbones import UNTYPED, gold_of, make_finder, make_network
-from .test_gmoe_network import SCHEMA, SYMMETRIC, close, make_features, one_by_one
+from .test_gmoe_backbones import gold_of, make_finder, make_network
+from .test_gmoe_network import SCHEMA, close, make_features, one_by_one
 
 
 @pytest.fixture(autouse=True)
@@ -135,32 +135,11 @@ def test_the_loss_is_that_of_words_and_pairs() -> None:
         logits, wanted = written_out(backbone, part.hidden[1:]), torch.from_numpy(targets.relations[row, :n, :n])
         losses = -10 * wanted * F.logsigmoid(logits) - (1 - wanted) * F.logsigmoid(-logits)
         for i, j in product(range(n), repeat=2):
-            if targets.counted[row, i, j]:
-                expected_relations.append(losses[i, j].sum())
-    assert len(expected_relations) < 25
+            counts = losses[i, j] if targets.counted[row, i, j] else losses[i, j][wanted[i, j] == 1]
+            expected_relations.append(counts.sum())
+    assert not targets.counted[0, :4, :4].all()
     expected = torch.stack(expected_entities).mean() + torch.stack(expected_relations).sum() / 7
     close(backbone.loss({"triplets": features}, targets), expected, 1e-4)
-
-
-@torch.no_grad()
-def test_what_is_found_is_what_loops_find() -> None:
-    """Every ordered pair of tagged entities, and every label whose mean logit over their words is probable."""
-    network = make_finder("tlrel", UNTYPED, mixture=None)
-    backbone: TlRel = network.backbone
-    features = make_features((5, 1, 9, 2, 7, 4))
-    for threshold in (0.3, 0.5, 0.7):
-        for part, extraction in zip(one_by_one(features), network.predict(features, threshold), strict=True):
-            (entities,) = backbone.entities.find(part)
-            assert [e[:3] for e in extraction.entities] == [e[:3] for e in entities]
-            logits = written_out(backbone, part.hidden[1:]) if len(part.hidden) > 1 else None
-            expected: dict[tuple[int, int, int], float] = {}
-            for i, j in permutations(range(len(entities)), 2):
-                box = logits[slice(*entities[i][:2]), slice(*entities[j][:2])]
-                for label, score in enumerate(box.mean((0, 1)).sigmoid().tolist()):
-                    if score >= threshold:
-                        one, other = sorted((i, j)) if label in SYMMETRIC else (i, j)
-                        expected[one, other, label] = max(score, expected.get((one, other, label), 0.0))
-            assert {t[:3]: t.score for t in extraction.triplets} == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(

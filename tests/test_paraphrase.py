@@ -16,7 +16,7 @@ from spacy_ie_moe.uc_uie.paraphrase import (
     EXAMPLES,
     SEPARATOR,
     Rewriter,
-    make_messages,
+    make_request,
     paraphrase_pools,
     refuse,
     tidy,
@@ -79,8 +79,7 @@ def test_tidy(written: str, wording: str) -> None:
 def test_the_examples_could_be_kept() -> None:
     for (source, target), name in zip(EXAMPLES, ("NER", "RE", "EE"), strict=True):
         assert refuse(source, name) is None and refuse(target, name) is None
-    prompt = make_messages("Say it.")[0]["content"]
-    assert prompt.endswith(f"{SEPARATOR}\nInput: Say it.\nOutput:")
+    assert make_request("Say it.").endswith(f"{SEPARATOR}\nInput: Say it.\nOutput:")
 
 
 def test_what_is_kept_and_what_is_counted() -> None:

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from benchmarks import study_report
 from benchmarks.study import Study, study
 from benchmarks.study_runs import read_runs
-from benchmarks.study_scores import best_threshold
+from benchmarks.study_scores import Scores, best_threshold
 from spacy_ie_moe.corpora.reader import read_docs
+from spacy_ie_moe.string_triples import score_triples
 from spacy_ie_moe.triplet_scoring import score_triplets
 
 from .test_gmoe_component import gold_doc, make_examples
@@ -132,8 +133,11 @@ def test_threshold_of_the_best_rel_plus() -> None:
     right = example.reference.copy()
     scores = {}
     for threshold, doc in ((0.1, wrong), (0.2, right), (0.3, right)):
-        scores[threshold] = score_triplets([type(example)(doc, example.reference)])
+        scores[threshold] = Scores(score_triplets([type(example)(doc, example.reference)]), None)
     assert best_threshold(scores) == 0.2
+    found, missed = (score_triples([type(example)(doc, example.reference)]) for doc in (right, wrong))
+    by_strings = {0.1: Scores(scores[0.1].triplets, found), 0.2: Scores(scores[0.2].triplets, missed)}
+    assert best_threshold(by_strings) == 0.1
 
 
 @pytest.mark.parametrize("command", ["init labels", "debug data"])
@@ -183,7 +187,7 @@ def relation_lists(doc: Doc) -> list[tuple[str, str, str]]:
     return [(" ".join(r["head_text"]), r["label"], " ".join(r["tail_text"])) for r in doc._.relations]
 
 
-BACKBONES = ["gmoe_rte_dual_dec", "gmoe_rte_od_rte", "gmoe_rte_tlrel"]
+BACKBONES = ["gmoe_rte_dual_dec", "gmoe_rte_od_rte", "gmoe_rte_re_cent", "gmoe_rte_tlrel"]
 
 
 @pytest.mark.parametrize("name", ["gmoe_rte_paper", "gmoe_rte_tok2vec", "gmoe_rte_transformer", *BACKBONES])

@@ -10,6 +10,7 @@ from .extract import extract
 from .fetch import fetch
 from .info import info
 from .paraphrase import paraphrase
+from .synthesize import synthesize
 from .train_uie import train_uie
 
 OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -27,6 +28,7 @@ app.command()(evaluate)
 app.command()(fetch)
 app.command()(info)
 app.command()(paraphrase)
+app.command()(synthesize)
 app.command(name="train-uie", context_settings=OVERRIDES)(train_uie)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,11 +26,14 @@ from ..corpora import (
     re_docred,
     spert,
     string_triples,
+    zero_rte,
 )
 from ..corpora.conversion import ConversionReport, LabelChoice, Part, load_names
 from ..corpora.frames import with_frames
 from ..corpora.location import find_file
 from ..corpora.reader import read_docs
+from ..documents.facts import Fact, facts_of, write_facts
+from ..files import replacing
 
 ATTRIBUTES = ("ENT_IOB", "ENT_TYPE", "SENT_START")
 
@@ -55,8 +57,9 @@ class Format:
 EVENT_TASKS = ("EE", "ED", "EAE")
 FORMATS = {
     "spert": Format(spert.read),
-    "fewrel": Format(fewrel.read, frozenset({"per_relation"}), ("RE",)),
-    "re-docred": Format(re_docred.read, frozenset({"unit", "mentions"})),
+    "fewrel": Format(fewrel.read, frozenset({"per_relation", "by_sentence"}), ("RE",)),
+    "zero-rte": Format(zero_rte.read, tasks=("RE",)),
+    "re-docred": Format(re_docred.read, frozenset({"unit", "mentions", "document_relations", "self_label"})),
     "knowledgenet": Format(knowledgenet.read, frozenset({"folds"}), ("RE",)),
     "dygie": Format(dygie.read, frozenset({"unit"})),
     "string-triples": Format(string_triples.read, tasks=("RE",)),
@@ -117,6 +120,10 @@ def convert(
         int | None,
         typer.Option(help="fewrel: a random sample of at most so many instances of each relation."),
     ] = None,
+    by_sentence: Annotated[
+        bool,
+        typer.Option("--by-sentence", help="fewrel: all instances of a sentence as one document with their relations."),
+    ] = False,
     folds: Annotated[str | None, typer.Option(help="knowledgenet: the folds to convert, for example 1,2,3.")] = None,
     unit: Annotated[
         str | None, typer.Option(help="re-docred, dygie, casie: one Doc for each 'document' (default) or 'sentence'.")
@@ -126,6 +133,24 @@ def convert(
         typer.Option(
             help="re-docred, unit 'document': relate the mentions that are 'close' (in one sentence, or else "
             "the closest pair; default) or 'all'."
+        ),
+    ] = None,
+    document_relations: Annotated[
+        bool,
+        typer.Option(
+            "--document-relations",
+            help="re-docred: write entities to Doc._.mention_clusters and relations to Doc._.document_relations too.",
+        ),
+    ] = False,
+    self_label: Annotated[
+        str | None,
+        typer.Option(help="re-docred: relate the mentions of an entity by this label, to learn coreference from."),
+    ] = None,
+    facts: Annotated[
+        Path | None,
+        typer.Option(
+            help="re-docred: a file for all facts of the documents, a JSON object a line, for Ign F1 of models that "
+            "learn from them; implies --document-relations."
         ),
     ] = None,
     occurrences: Annotated[
@@ -146,9 +171,12 @@ def convert(
         chosen = _format(format_name)
         given = {
             "per_relation": per_relation,
+            "by_sentence": by_sentence or None,
             "folds": folds,
             "unit": unit,
             "mentions": mentions,
+            "document_relations": document_relations or facts is not None or None,
+            "self_label": self_label,
             "occurrences": occurrences,
             "sub_roles": sub_roles or None,
         }
@@ -170,16 +198,28 @@ def convert(
             limit=limit,
             **options,
         )
+        found: set[Fact] = set()
+        if facts is not None:
+            docs = _recorded(docs, found)
         doc_bin = DocBin(attrs=ATTRIBUTES, docs=docs, store_user_data=True)
         if not report.docs:
-            raise ValueError(f"{source} gave no documents ({_reasons(report)}); expected at least one.")
+            raise ValueError(f"{source} gave no documents ({reasons(report)}); expected at least one.")
         _write(doc_bin, output)
+        if facts is not None:
+            write_facts(found, facts)
     except (ValueError, OSError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
     for label in labels.unseen():
         typer.echo(f"Warning: no {chosen.labelled} read has the label {label!r} of --only or --exclude.", err=True)
-    typer.echo(_table(report))
+    typer.echo(format_table(report.rows()))
+
+
+def _recorded(docs: Iterator[Doc], found: set[Fact]) -> Iterator[Doc]:
+    """The documents, whose facts are added to ``found`` on the way."""
+    for doc in docs:
+        found.update(facts_of(doc))
+        yield doc
 
 
 def read_list(value: str, where: str) -> list[str]:
@@ -248,21 +288,16 @@ def _check_output(output: Path) -> None:
 
 
 def _write(doc_bin: DocBin, output: Path) -> None:
-    """Write all or nothing: an interrupted run leaves an older file as it was."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(output) as temporary:
         temporary.write_bytes(doc_bin.to_bytes())
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def _reasons(report: ConversionReport) -> str:
+def reasons(report: ConversionReport) -> str:
+    """Why instances were left out, in a line."""
     return ", ".join(f"{reason}: {count}" for reason, count in sorted(report.instances.left_out.items())) or "empty"
 
 
-def _table(report: ConversionReport) -> str:
-    rows = report.rows()
+def format_table(rows: Sequence[tuple[str, int | str]]) -> str:
+    """Rows of a report in two columns, the second to the right."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {count:>9}" for name, count in rows)

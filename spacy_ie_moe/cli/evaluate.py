@@ -8,7 +8,7 @@ finds frames is asked for the task and the schema that each document is annotate
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,6 +19,10 @@ from spacy.training import Example
 
 from ..corpora.reader import create_relation_corpus
 from ..corpora.string_triples import STRING_TRIPLES
+from ..document_scoring import DocumentLevel, score_document_relations
+from ..documents.clusters import set_span_group_clusters
+from ..documents.facts import read_facts
+from ..documents.relations import clusters_of
 from ..labels import LabelsInput, RelationLabel, inverse_names, parse_labels
 from ..pipeline import find_glirel
 from ..scoring import Counts, RelationScores, bootstrap_f1, score_relations, sort_confusion
@@ -75,6 +79,21 @@ def evaluate(
             "is found elsewhere counts as wrong.",
         ),
     ] = False,
+    gold_clusters: Annotated[
+        bool,
+        typer.Option(
+            "--gold-clusters",
+            help="Give document_relations the gold clusters of mentions, as a coreference pipe would.",
+        ),
+    ] = False,
+    training_facts: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="What the training set says, as convert --facts writes it, for Ign F1 of document relations.",
+        ),
+    ] = None,
     bootstrap: Annotated[
         int, typer.Option(min=0, help="Resamplings of the documents for a 95% interval of micro F1.")
     ] = 0,
@@ -89,13 +108,15 @@ def evaluate(
         examples = [example for path in data for example in create_relation_corpus(path, gold_ents=gold_ents)(nlp)]
         settings: dict[str, Any] = {"model": model, "data": [str(path) for path in data]}
         if _finds_frames(nlp) and any(example.reference._.uie_task for example in examples):
-            options = {"--labels": given, "--threshold": threshold, "--symmetric": symmetric, "--gold-ents": gold_ents}
-            options["--skip-empty"] = skip_empty
+            options: dict[str, Any] = {"--labels": given, "--threshold": threshold, "--symmetric": symmetric}
+            options |= {"--gold-ents": gold_ents, "--skip-empty": skip_empty}
+            options |= {"--gold-clusters": gold_clusters, "--training-facts": training_facts}
             _refuse([name for name, value in options.items() if value not in (None, "", False)])
             result = _evaluate_frames(nlp, examples, batch_size=batch_size, bootstrap=bootstrap)
         else:
             settings |= _set_up(nlp, given, examples, threshold, symmetric, gold_ents, keep_own=model != BUNDLED)
             settings |= _string_settings(examples, skip_empty)
+            settings |= _document_settings(nlp, examples, gold_clusters, training_facts)
             result = _evaluate_relations(nlp, examples, settings, batch_size=batch_size, bootstrap=bootstrap)
         if output is not None:
             text = json.dumps({"settings": settings, **result}, indent=2, ensure_ascii=False)
@@ -144,6 +165,28 @@ def _string_settings(examples: Iterable[Example], skip_empty: bool) -> dict[str,
     return {}
 
 
+def _document_settings(
+    nlp: Language, examples: Iterable[Example], gold_clusters: bool, training_facts: Path | None
+) -> dict[str, Any]:
+    """How document relations are scored, after gold clusters were given; nothing where gold or pipeline have none."""
+    pipes = _assigning(nlp, "doc._.document_relations")
+    if not pipes or not any(example.reference._.document_relations for example in examples):
+        if gold_clusters or training_facts is not None:
+            raise ValueError(
+                f"{'--gold-clusters' if gold_clusters else '--training-facts'} is given, but there are no document "
+                "relations; expected data that convert re-docred --document-relations wrote, and a pipeline with "
+                f"document_relations: {_components(nlp)}."
+            )
+        return {}
+    if gold_clusters:
+        for name, pipe in pipes:
+            if pipe.coref_prefix is None:
+                raise ValueError(f"--gold-clusters is given, but coref_prefix of {name} is None; expected a name.")
+            for example in examples:
+                set_span_group_clusters(example.predicted, clusters_of(example.reference), pipe.coref_prefix)
+    return {"gold_clusters": gold_clusters, "training_facts": None if training_facts is None else str(training_facts)}
+
+
 def _evaluate_relations(
     nlp: Language, examples: list[Example], settings: dict[str, Any], *, batch_size: int | None, bootstrap: int
 ) -> dict[str, Any]:
@@ -162,8 +205,17 @@ def _evaluate_relations(
         triplets = score_triplets(predictions, symmetric=settings["symmetric"], spans_key=pipe.spans_key)
         result.setdefault("triplets", {})[name] = triplets.to_json()
         typer.echo("\n".join(_triplet_report(triplets)))
+    if "training_facts" in settings:
+        facts = settings["training_facts"]
+        known = None if facts is None else read_facts(facts)
+        for name, pipe in _assigning(nlp, "doc._.document_relations"):
+            levels = score_document_relations(predictions, training_facts=known, symmetric=pipe.symmetric)
+            result.setdefault("document_relations", {})[name] = {key: level.to_json() for key, level in levels.items()}
+            typer.echo("\n".join(_document_report(levels)))
     if "skip_empty" in settings:
-        strings = score_triples(predictions, include_empty=not settings["skip_empty"])
+        strings = score_triples(
+            predictions, include_empty=not settings["skip_empty"], symmetric=settings["symmetric"]
+        )
         result["string_triples"] = strings.to_json()
         typer.echo("\n".join(_string_report(strings)))
     return result
@@ -238,11 +290,12 @@ def _gold_labels(examples: Iterable[Example]) -> list[str]:
 
 def _relation_pipes(nlp: Language, attribute: str) -> list[tuple[str, Any]]:
     """Name and component of those that find relations and have ``attribute``."""
-    return [
-        (name, pipe)
-        for name, pipe in nlp.pipeline
-        if "doc._.relations" in nlp.get_pipe_meta(name).assigns and hasattr(pipe, attribute)
-    ]
+    return [(name, pipe) for name, pipe in _assigning(nlp, "doc._.relations") if hasattr(pipe, attribute)]
+
+
+def _assigning(nlp: Language, attribute: str) -> list[tuple[str, Any]]:
+    """Name and component of those that write ``attribute`` of documents."""
+    return [(name, pipe) for name, pipe in nlp.pipeline if attribute in nlp.get_pipe_meta(name).assigns]
 
 
 def _entity_pipes(nlp: Language) -> list[str]:
@@ -263,7 +316,7 @@ def _set_labels(
     Without given labels a component keeps its own if ``keep_own`` and one of them is gold. Otherwise it could
     only score 0, so it looks for the gold labels.
     """
-    pipes = _relation_pipes(nlp, "set_labels")
+    pipes = [(name, pipe) for name, pipe in _relation_pipes(nlp, "set_labels") if getattr(pipe, "takes_labels", True)]
     if given is not None and not pipes:
         raise ValueError(f"--labels is given, but no component takes labels: {_components(nlp)}.")
     for name, pipe in pipes:
@@ -351,6 +404,18 @@ def _triplet_report(scores: TripletScores) -> Iterator[str]:
                 continue  # entities have no direction
             yield _counts_row(f"{mode}, {name}", width, levels[level].micro)
             yield _row(f"{mode}, {name}, macro", width, levels[level].macro)
+
+
+def _document_report(levels: Mapping[str, DocumentLevel]) -> Iterator[str]:
+    """F1 and Ign F1 in both ways of telling whether a cluster is a gold one."""
+    width = len("document relations, clusters by")
+    yield ""
+    yield _row("document relations, clusters by", width, ("P", "R", "F1"), ("tp", "fp", "fn"))
+    for matching, level in levels.items():
+        yield _counts_row(matching, width, level.micro)
+        if level.ign_precision is not None and level.ign_f1 is not None:
+            ratios = (level.ign_precision, level.micro.recall, level.ign_f1)
+            yield _row(f"{matching}, without known facts", width, ratios)
 
 
 def _string_report(scores: StringTripleScores) -> Iterator[str]:

@@ -21,16 +21,19 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NamedTuple, Protocol, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NamedTuple, Protocol, TextIO, TypeVar
 
 import typer
 
+from ..files import json_line
 from ..labels import LabelsInput, parse_labels
 from .label_options import read_labels
 
 if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
+
+T = TypeVar("T")
 
 # Documents per memory zone. With several processes a block also starts and ends them, so it is longer.
 BLOCK = 1_000
@@ -113,7 +116,7 @@ def extract(
         _check_output(output, format, sources)
         given_labels = _given_labels(labels, labels_file)
         nlp = _load(model, given_labels, threshold, top_k)
-        items = _check_labelled(nlp, _read(sources, whole_files, problems), problems)
+        items = _check_labelled(nlp, read_items(sources, whole_files, problems), problems)
         with _interruptible(n_process):
             _run(nlp, items, problems, format, output, batch_size=batch_size, n_process=n_process, quiet=quiet)
     except UsageError as error:
@@ -147,7 +150,7 @@ def _run(
     docs = process(nlp, items, problems, batch_size, n_process)
     with _open_output(output) as stream, closing(docs):
         writer = _WRITERS[format](stream)
-        for doc in _progress(docs, quiet or (output is None and sys.stdout.isatty())):
+        for doc in progress(docs, quiet or (output is None and sys.stdout.isatty())):
             writer.write(doc)
             stream.flush()
             n_docs += 1
@@ -283,7 +286,8 @@ def _to_doc(nlp: Language, item: Item, problems: Problems) -> Doc | None:
     return doc
 
 
-def _progress(docs: Iterator[Doc], off: bool) -> Iterable[Doc]:
+def progress(docs: Iterator[T], off: bool = False) -> Iterable[T]:
+    """What comes, with a bar of its number where somebody looks on."""
     from tqdm import tqdm
 
     # delay: a bar only for work that takes long
@@ -316,9 +320,10 @@ def _build(model: str | None, labels: Any, threshold: float | None, top_k: int |
     if model is None:
         return bundled_pipeline(labels, threshold, top_k)
     nlp = spacy.load(model)
-    glirel = find_glirel(nlp)
-    if glirel is not None:
-        _set(glirel, labels, threshold, top_k)
+    told = [pipe for _, pipe in nlp.pipeline if getattr(pipe, "takes_labels", False)]  # gmoe_rte over Re-Cent
+    zero_shot = find_glirel(nlp) or next(iter(told), None)
+    if zero_shot is not None:
+        _set(zero_shot, labels, threshold, top_k)
     elif labels is not None:
         add_glirel(nlp, labels=labels, threshold=threshold, top_k=top_k)
     elif threshold is not None or top_k is not None:
@@ -326,13 +331,15 @@ def _build(model: str | None, labels: Any, threshold: float | None, top_k: int |
     return nlp
 
 
-def _set(glirel: Any, labels: Any, threshold: float | None, top_k: int | None) -> None:
+def _set(pipe: Any, labels: Any, threshold: float | None, top_k: int | None) -> None:
     if labels is not None:
-        glirel.set_labels(labels)
+        pipe.set_labels(labels)
     if threshold is not None:
-        glirel.threshold = threshold
+        pipe.threshold = threshold
     if top_k is not None:
-        glirel.top_k = top_k
+        if getattr(pipe, "takes_labels", False):
+            raise UsageError(f"--top-k is {top_k}, which {pipe.name!r} does not have; expected it for glirel only.")
+        pipe.top_k = top_k
 
 
 def _check_labelled(nlp: Language, items: Iterator[Item], problems: Problems) -> Iterator[Item]:
@@ -396,7 +403,7 @@ def _source(given: str) -> Source:
     return Source(suffix, given)
 
 
-def _read(sources: Iterable[Source], whole_files: bool, problems: Problems) -> Iterator[Item]:
+def read_items(sources: Iterable[Source], whole_files: bool, problems: Problems) -> Iterator[Item]:
     """The documents of all sources, in order. What can't be read is reported and skipped."""
     for number, source in enumerate(sources, 1):
         try:
@@ -495,17 +502,12 @@ class Writer(Protocol):
         """Write what comes after the last."""
 
 
-# Some readers end a line there, as str.splitlines does.
-_LINE_SEPARATORS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
-
-
 class _JsonlWriter:
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
 
     def write(self, doc: Doc) -> None:
-        line = json.dumps(to_record(doc), ensure_ascii=False).translate(_LINE_SEPARATORS)
-        self.stream.write(line.encode("utf8") + b"\n")
+        self.stream.write(json_line(to_record(doc)))
 
     def finish(self) -> None: ...
 

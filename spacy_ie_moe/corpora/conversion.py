@@ -9,7 +9,8 @@ Each document it yields has
 - ``doc.user_data["ignored_pairs"]``: ``[head_start, head_end, tail_start, tail_end]`` of each pair for which
   a relation holds that is not recorded (its label was excluded, say). What such a pair lacks is no negative;
 - ``doc.user_data["annotated_labels"]``, where not all labels were looked for: those that were. Only they have
-  negatives.
+  negatives;
+- where asked for, ``doc._.mention_clusters`` and ``doc._.document_relations``, the gold relations between clusters.
 
 Frames (``doc._.frames``) are the matter of ``frames.py``.
 """
@@ -28,7 +29,7 @@ from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 from spacy.vocab import Vocab
 
-from ..relations import make_relation, relation_key, sort_relations
+from ..relations import Relation, make_relation, relation_key, sort_relations
 
 SPAN_KEY = "entities"
 UNTYPED = "ENTITY"
@@ -275,17 +276,19 @@ class DocBuilder:
     def add_relation(self, label: str, pairs: Iterable[Pair], unrecorded: Iterable[Pair] = ()) -> None:
         """One annotated relation, counted: an entry for each of ``pairs``; the ``unrecorded`` are ignored."""
         self.ignore(unrecorded)
-        distinct = [(head, tail) for head, tail in pairs if _extent(head) != _extent(tail)]
-        if not distinct:
+        new = _relations_between(label, pairs)
+        if not new:
             self.relations.left_out[SELF_RELATION] += 1
             return
-        made = [make_relation(head, tail, label) for head, tail in distinct]
-        new = {relation_key(relation): relation for relation in made}
         if new.keys() <= self._relations.keys():
             self.relations.left_out[DUPLICATE_RELATION] += 1
             return
         self._relations.update(new)
         self.relations.converted += 1
+
+    def derive_relations(self, label: str, pairs: Iterable[Pair]) -> None:
+        """Relations that follow from something else than an annotated relation, and are not counted as such."""
+        self._relations.update(_relations_between(label, pairs))
 
     def leave_out_relation(self, reason: str, pairs: Iterable[Pair] = ()) -> None:
         """One annotated relation that is not converted, counted: its pairs are ignored ones."""
@@ -471,6 +474,12 @@ def guess_spaces(words: Sequence[str]) -> list[bool]:
         bool(after) and after not in _NO_SPACE_BEFORE and word not in _NO_SPACE_AFTER
         for word, after in zip(words, [*words[1:], ""], strict=False)
     ]
+
+
+def _relations_between(label: str, pairs: Iterable[Pair]) -> dict[tuple[int, int, int, int, str], Relation]:
+    """A relation for each pair of different spans, by its key."""
+    made = (make_relation(head, tail, label) for head, tail in pairs if _extent(head) != _extent(tail))
+    return {relation_key(relation): relation for relation in made}
 
 
 def _extent(span: Span) -> tuple[int, int]:

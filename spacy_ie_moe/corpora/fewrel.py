@@ -5,6 +5,7 @@ Source: Han et al., "FewRel: A Large-Scale Supervised Few-Shot Relation Classifi
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Iterator
 from itertools import product
@@ -52,8 +53,9 @@ def read(
     report: ConversionReport | None = None,
     limit: int | None = None,
     per_relation: int | None = None,
+    by_sentence: bool = False,
 ) -> Iterator[Doc]:
-    """The instances of a FewRel file, one ``Doc`` each.
+    """The instances of a FewRel file, one ``Doc`` each; ``by_sentence``, those of the same sentence as one.
 
     The relation holds between the first mentions of head and tail; pairs with their other mentions are
     ignored ones. Instances of a relation that is not chosen are left out wholly. ``per_relation``: a random
@@ -69,7 +71,8 @@ def read(
         _instances(by_relation, path), lambda instance: key_of(instance.data, "tokens"), part, seed, report
     )
     chosen = _sample(instances, per_relation, seed, report)
-    builders = convert_each(chosen, lambda instance: _convert(instance, vocab, labels), report)
+    groups = _by_sentence(chosen) if by_sentence else ([instance] for instance in chosen)
+    builders = convert_each(groups, lambda group: _convert(group, vocab, labels), report)
     yield from build_docs(builders, limit=limit, seed=seed, report=report)
 
 
@@ -99,16 +102,48 @@ def _sample(
         report.instances.left_out[BEYOND_LIMIT] += len(group) - len(chosen)
 
 
-def _convert(instance: _Instance, vocab: Vocab, labels: LabelChoice) -> DocBuilder:
-    label = labels.resolve(instance.relation_id)
-    words = checked_words(field_of(instance.data, "tokens", list))
-    builder = DocBuilder(vocab, words, source=f"{instance.relation_id}/{instance.position}")
+def _by_sentence(instances: Iterable[_Instance]) -> Iterator[list[_Instance]]:
+    groups: dict[str, list[_Instance]] = {}
+    for instance in instances:
+        groups.setdefault(json.dumps(key_of(instance.data, "tokens")), []).append(instance)
+    yield from groups.values()
+
+
+def _convert(instances: list[_Instance], vocab: Vocab, labels: LabelChoice) -> DocBuilder:
+    """The sentence of some instances. ``Unconvertible`` if none can be converted, with the reason of the last."""
+    builder: DocBuilder | None = None
+    reasons = []
+    for instance in instances:
+        try:
+            words = checked_words(field_of(instance.data, "tokens", list))
+            if builder is None:
+                builder = DocBuilder(vocab, words, source=f"{instance.relation_id}/{instance.position}")
+            _add(builder, instance, labels)
+        except Unconvertible as error:
+            reasons.append(error.reason)
+    if builder is None or len(reasons) == len(instances):
+        raise Unconvertible(reasons[-1])
+    for reason in reasons:
+        builder.leave_out_relation(reason)
+    return builder
+
+
+def _add(builder: DocBuilder, instance: _Instance, labels: LabelChoice) -> None:
+    """One instance; the pairs of one whose label is not chosen are ignored ones."""
+    unchosen: Unconvertible | None = None
+    label = ""
+    try:
+        label = labels.resolve(instance.relation_id)
+    except Unconvertible as error:
+        unchosen = error
     heads, tails = (_mentions(builder, field_of(instance.data, side, list)) for side in ("h", "t"))
     first = (heads[0], tails[0])
     if (first[0].start, first[0].end) == (first[1].start, first[1].end):
         raise Unconvertible(SELF_RELATION)
+    if unchosen is not None:
+        builder.ignore(product(heads, tails))
+        raise unchosen
     builder.add_relation(label, [first], [pair for pair in product(heads, tails) if pair != first])
-    return builder
 
 
 def _mentions(builder: DocBuilder, entity: list[Any]) -> list[Span]:

@@ -6,13 +6,20 @@ Source: Tan et al., "Revisiting DocRED - Addressing the False Negative Problem i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
+from ..documents.relations import (
+    DocumentRelation,
+    Mention,
+    cluster_texts,
+    make_document_relation,
+    sort_document_relations,
+)
 from .conversion import (
     MALFORMED_INSTANCE,
     MALFORMED_MENTION,
@@ -69,6 +76,8 @@ def read(
     limit: int | None = None,
     unit: str = "document",
     mentions: str = "close",
+    document_relations: bool = False,
+    self_label: str | None = None,
 ) -> Iterator[Doc]:
     """The documents of a Re-DocRED file, one ``Doc`` for each ``unit``.
 
@@ -78,15 +87,27 @@ def read(
     sentence, whatever ``mentions`` says. Parts are by document. ``limit``: a random sample of at most so many
     units; annotations are counted by document, also those of sentences beyond the limit. The source id is the
     title, in sentences followed by ``/sentence index``. Raises ``FileNotFoundError`` and ``ValueError``.
+
+    For documents only: document_relations writes the entities to ``Doc._.mention_clusters`` and the labels between them
+    to ``Doc._.document_relations``; evidence is the pairs of mentions in the sentences that the data name as evidence,
+    none for most labels. self_label: relations of this label too, between all mentions of an entity, from the earlier
+    one to the later, to learn coreference from; they are no annotated relations of the report.
     """
     check_choice("unit", unit, UNITS)
     check_choice("mentions", mentions, _PAIRINGS)
+    for name, value in (("document_relations", document_relations), ("self_label", self_label)):
+        if value and unit == "sentence":
+            raise ValueError(f"{name} is {value!r} and unit 'sentence'; expected unit 'document' with it.")
     labels = labels or LabelChoice()
     report = report or ConversionReport()
     documents = load_json(path, list, "a list of documents with title, sents, vertexSet and labels")
     pairing = _within_sentences if unit == "sentence" else _PAIRINGS[mentions]
     chosen = select_part(documents, lambda document: key_of(document, "title"), part, seed, report)
-    converted = convert_each(chosen, lambda document: _convert(document, vocab, labels, pairing), report)
+
+    def convert(document: Any) -> Converted:
+        return _convert(document, vocab, labels, pairing, document_relations, self_label)
+
+    converted = convert_each(chosen, convert, report)
     if unit == "document":
         builders = (builder for builder, _ in converted)
     else:
@@ -103,7 +124,14 @@ def _sentences(document: Any) -> list[list[str]]:
     return sentences
 
 
-def _convert(document: Any, vocab: Vocab, labels: LabelChoice, pairing: Pairing) -> Converted:
+def _convert(
+    document: Any,
+    vocab: Vocab,
+    labels: LabelChoice,
+    pairing: Pairing,
+    document_relations: bool,
+    self_label: str | None,
+) -> Converted:
     sentences = _sentences(document)
     entities = field_of(document, "vertexSet", list)
     facts = field_of(document, "labels", list)
@@ -114,8 +142,13 @@ def _convert(document: Any, vocab: Vocab, labels: LabelChoice, pairing: Pairing)
         sent_starts=[position == 0 for sentence in sentences for position in range(len(sentence))],
     )
     converted = [_entity(builder, entity, sentences) for entity in entities]
-    for fact in facts:
-        _fact(builder, fact, converted, labels, pairing)
+    labelled = [(fact, _fact(builder, fact, converted, labels, pairing)) for fact in facts]
+    if document_relations:
+        _write_document_relations(builder.doc, converted, [(fact, label) for fact, label in labelled if label])
+    if self_label:
+        for entity in converted:
+            spans = sorted(mention.span for mention in entity)
+            builder.derive_relations(self_label, combinations(spans, 2))
     return builder, sentences
 
 
@@ -152,25 +185,61 @@ def _extent(mention: Any, sentences: list[list[str]]) -> tuple[int, int, int]:
     return offset + position[0], offset + position[1], sentence
 
 
-def _fact(builder: DocBuilder, fact: Any, entities: list[Entity], labels: LabelChoice, pairing: Pairing) -> None:
+def _fact(
+    builder: DocBuilder, fact: Any, entities: list[Entity], labels: LabelChoice, pairing: Pairing
+) -> str | None:
+    """Add the relations of a fact; its label, None where it is left out."""
     if not isinstance(fact, dict):
         builder.leave_out_relation(MALFORMED_RELATION)
-        return
+        return None
     head, tail = (_argument(fact.get(side), entities) for side in ("h", "t"))
     if not head or not tail:
         builder.leave_out_relation(NO_ARGUMENT)
-        return
+        return None
     if fact["h"] == fact["t"]:
         builder.leave_out_relation(SELF_RELATION)
-        return
+        return None
     every = list(product(head, tail))
     try:
         label = labels.resolve(fact.get("r"))
         chosen = pairing(every)
     except Unconvertible as error:
         builder.leave_out_relation(error.reason, _spans(every))
-    else:
-        builder.add_relation(label, _spans(chosen), _spans(pair for pair in every if pair not in chosen))
+        return None
+    builder.add_relation(label, _spans(chosen), _spans(pair for pair in every if pair not in chosen))
+    return label
+
+
+def _write_document_relations(doc: Doc, entities: list[Entity], facts: Iterable[tuple[dict[str, Any], str]]) -> None:
+    """Write the entities that have mentions as clusters, and facts that were converted as relations between them."""
+    places = [sorted({_extent_of(mention) for mention in entity}) for entity in entities]
+    order = sorted((number for number, cluster in enumerate(places) if cluster), key=lambda number: places[number])
+    clusters = [places[number] for number in order]
+    rank = {number: position for position, number in enumerate(order)}
+    texts = cluster_texts(doc, clusters)
+    relations: dict[tuple[int, int, str], DocumentRelation] = {}
+    for fact, label in facts:
+        head, tail = rank[fact["h"]], rank[fact["t"]]
+        sentences = _evidence(fact)
+        evidence = {
+            (_extent_of(first), _extent_of(second)): 1.0
+            for first, second in product(entities[fact["h"]], entities[fact["t"]])
+            if {first.sentence, second.sentence} <= sentences
+        }
+        relation = make_document_relation(texts, head, tail, label, evidence, score=1.0)
+        relations.setdefault((head, tail, label), relation)
+    doc._.mention_clusters = [[[*mention] for mention in cluster] for cluster in clusters]
+    doc._.document_relations = sort_document_relations(relations.values())
+
+
+def _evidence(fact: dict[str, Any]) -> set[int]:
+    """The sentences that say a fact; none where the data name none."""
+    sentences = fact.get("evidence")
+    return {sentence for sentence in sentences if is_offset(sentence)} if isinstance(sentences, list) else set()
+
+
+def _extent_of(mention: _Mention) -> Mention:
+    return mention.span.start, mention.span.end
 
 
 def _argument(index: Any, entities: list[Entity]) -> Entity:

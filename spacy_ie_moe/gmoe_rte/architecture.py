@@ -70,8 +70,8 @@ def build_gmoe_rte(
 ) -> Model:
     """``spacy_ie_moe.GMoERTE.v1``: entities and relations of sentences, from the vectors of an encoder.
 
-    encoder: one of ``encoders``. backbone, backbone_settings: the RTE-Net ("sinet", "dual_dec", "tlrel" or "od_rte")
-    and its options. mixture, mixture_settings: a reading of the graph mixture ("gmoe", "paper_literal",
+    encoder: one of ``encoders``. backbone, backbone_settings: the RTE-Net ("sinet", "dual_dec", "tlrel", "od_rte"
+    or "re_cent") and its options. mixture, mixture_settings: a reading of the graph mixture ("gmoe", "paper_literal",
     "sentence_gate", "hetero_token", "identity") and what differs from it, or null for the backbone alone. alpha, beta:
     weights of the losses of ER-Net and RE-Net. rate: the learning rate of all this as a factor of the optimizer's; the
     encoder has its own. device: "cpu", "cuda", ...; default: that of spaCy.
@@ -106,6 +106,12 @@ def encoder_width(model: Model) -> int:
     if encoder.shims:
         return cast(TorchShim, encoder.shims[0]).bundle.network.width
     return encoder.get_dim("nO")
+
+
+def reads_prompts(model: Model) -> bool:
+    """Whether the encoder of an initialised model reads labels before the words."""
+    encoder = model.layers[0]
+    return bool(encoder.shims) and cast(TorchShim, encoder.shims[0]).bundle.network.marker is not None
 
 
 def reset_encoder(model: Model) -> None:
@@ -166,7 +172,7 @@ def _to_features(model: Model, inputs: tuple[Floats2d, Batch], is_train: bool) -
     rows, batch = inputs
     hidden = torch.as_tensor(rows, device=cast(TorchShim, model.shims[0]).device)
     hidden.requires_grad_(is_train)
-    features = Features(hidden, batch.sentences.lengths)
+    features = Features(hidden, batch.sentences.lengths, batch.sentences.prompt_sizes)
 
     def get_gradient(_: Any) -> Floats2d:
         assert hidden.grad is not None

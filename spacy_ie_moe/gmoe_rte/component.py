@@ -6,6 +6,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -17,24 +18,34 @@ from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from thinc.api import Config, Model, Optimizer
 
-from ..labels import is_probability, is_whole_number
+from ..labels import LabelsInput, is_probability, is_whole_number, parse_labels, plain_labels
 from ..relations import Relation, make_relation, require_extensions, sort_relations
 from ..saved_pipe import SavedPipe
 from ..saved_settings import SavedSettings
 from ..streaming import annotate
 from ..torch_wrapper import TorchShim, clip_gradients
-from .architecture import Batch, encoder_width, read_folders, reset_encoder, triplet_shim, write_folders
+from .architecture import (
+    Batch,
+    encoder_width,
+    read_folders,
+    reads_prompts,
+    reset_encoder,
+    triplet_shim,
+    write_folders,
+)
 from .sentences import Sentences, split_sentences
 
 if TYPE_CHECKING:
     from .checkpoint import TripletBundle
     from .features import Extraction
+    from .schema import Schema
 
 logger = logging.getLogger(__name__)
 
 DEFAULTS: dict[str, Any] = Config().from_str("""
 [gmoe_rte]
 threshold = 0.5
+labels = null
 symmetric = []
 spans_key = "gmoe_rte"
 set_ents = true
@@ -64,7 +75,7 @@ device = null
 """)["gmoe_rte"]
 
 
-SETTINGS = ("threshold", "spans_key", "set_ents", "by_sentence", "batch_words")
+SETTINGS = ("threshold", "labels", "spans_key", "set_ents", "by_sentence", "batch_words")
 """What can be changed after the component is made."""
 
 
@@ -79,6 +90,7 @@ def make_gmoe_rte(
     name: str,
     model: Model,
     threshold: float,
+    labels: list[str] | None,
     symmetric: list[str],
     spans_key: str,
     set_ents: bool,
@@ -87,11 +99,17 @@ def make_gmoe_rte(
     scorer: Callable | None,
 ) -> "GMoERTE":
     """The ``gmoe_rte`` component; see ``GMoERTE`` for its options."""
+    if with_dollar := [label for label in labels or () if "$" in label]:
+        raise ValueError(
+            f"labels has {with_dollar[0]!r}, whose $ a spaCy config cannot hold; expected the labels given to "
+            "set_labels of the component instead."
+        )
     return GMoERTE(
         nlp.vocab,
         model,
         name,
         threshold=threshold,
+        labels=labels,
         symmetric=symmetric,
         spans_key=spans_key,
         set_ents=set_ents,
@@ -119,9 +137,12 @@ class GMoERTE(SavedPipe):
     before is replaced, but for tokens that are blocked for entities. Two of them in one pipeline: the second one's
     relations replace those of the first.
 
-    threshold: the least probability of a relation. symmetric: labels of which head and tail can be swapped, known to
-    the network from ``initialize`` on. by_sentence: read sentence by sentence where the pipeline sets sentences; else,
-    and where it does not, whole documents. batch_words: words that are read at once, one document at least.
+    threshold: the least probability of a relation. labels: what to look for, with a backbone that is told ("re_cent"),
+    in documents whose ``Doc._.relation_labels`` say nothing; by default the labels it was trained with, but they may be
+    ones that it never saw (see ``set_labels``). symmetric: labels of which head
+    and tail can be swapped, known to the network from ``initialize`` on. by_sentence: read sentence by sentence where
+    the pipeline sets sentences; else, and where it does not, whole documents. batch_words: words that are read at once,
+    one document at least.
     """
 
     def __init__(
@@ -131,6 +152,7 @@ class GMoERTE(SavedPipe):
         name: str = "gmoe_rte",
         *,
         threshold: float = 0.5,
+        labels: LabelsInput | None = None,
         symmetric: Sequence[str] = (),
         spans_key: str = "gmoe_rte",
         set_ents: bool = True,
@@ -146,6 +168,7 @@ class GMoERTE(SavedPipe):
         self.name = name
         self.scorer = scorer
         self.threshold = threshold
+        self._labels = None if labels is None else _checked_wanted(labels)
         self._symmetric = list(symmetric)
         self.spans_key = spans_key
         self.set_ents = set_ents
@@ -180,13 +203,28 @@ class GMoERTE(SavedPipe):
 
     @property
     def symmetric(self) -> tuple[str, ...]:
-        """The labels of which head and tail can be swapped: the network's, or before there is one the config's."""
-        return self.bundle.network.schema.symmetric if self._shim.loaded else tuple(self._symmetric)
+        """The labels it looks for of which head and tail can be swapped; before ``initialize`` those of the config."""
+        return self._schema_of().symmetric if self._shim.loaded else tuple(self._symmetric)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The relation labels; none before ``initialize``."""
-        return self.bundle.network.schema.relations if self._shim.loaded else ()
+        """The relation labels that it looks for; none before ``initialize``."""
+        return self._schema_of().relations if self._shim.loaded else tuple(self._labels or ())
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether its backbone is told what to look for."""
+        return self._shim.loaded and self.bundle.network.labels_at_once is not None
+
+    def set_labels(self, labels: LabelsInput | None) -> None:
+        """Look for other labels, or with None for those of the training.
+
+        They are names, or by name ``{"symmetric": true}`` or nothing. Raises ``ValueError`` for another backbone than
+        one that is told what to look for.
+        """
+        self._labels = None if labels is None else _checked_wanted(labels)
+        if self._shim.loaded:
+            self._check_labels()
 
     @property
     def entity_labels(self) -> tuple[str, ...]:
@@ -196,7 +234,8 @@ class GMoERTE(SavedPipe):
     @property
     def label_data(self) -> dict[str, list[str]]:
         """What ``spacy init labels`` writes and ``initialize`` reads."""
-        return {"entities": list(self.entity_labels), "relations": list(self.labels)}
+        relations = self.bundle.network.schema.relations if self._shim.loaded else ()
+        return {"entities": list(self.entity_labels), "relations": list(relations)}
 
     @property
     def bundle(self) -> "TripletBundle":
@@ -207,21 +246,67 @@ class GMoERTE(SavedPipe):
     def _shim(self) -> TorchShim:
         return triplet_shim(self.model)
 
+    @property
+    def _encoder(self) -> Any:
+        """The network of an encoder of the component's own."""
+        return cast(TorchShim, self.model.layers[0].shims[0]).bundle.network
+
+    def _schema_of(self, doc: Doc | None = None) -> "Schema":
+        """What to look for: of a document that says so, else the component's, else what it was trained with."""
+        schema = self.bundle.network.schema
+        if self.bundle.network.labels_at_once is None:
+            return schema
+        of_doc = None if doc is None else doc._.relation_labels
+        if of_doc is None and self._labels is None:
+            return schema
+        labels = self._labels or {} if of_doc is None else _labels_of(of_doc)
+        symmetric = tuple(name for name, is_symmetric in labels.items() if is_symmetric or name in schema.symmetric)
+        return replace(schema, relations=tuple(labels), symmetric=symmetric)
+
+    def _check_labels(self) -> None:
+        """Raise ``ValueError`` for labels of its own to a network that only knows those of its training."""
+        if self._labels is not None and self.bundle.network.labels_at_once is None:
+            raise ValueError(
+                f"labels are {list(self._labels)!r}; expected null, as model.backbone finds the labels it was trained "
+                "with, or the backbone 're_cent'."
+            )
+
     # --- prediction -------------------------------------------------------------------------------------------
 
     def predict(self, docs: Iterable[Doc]) -> list[list[tuple[int, "Extraction"]]]:
         """What is found in each document: for each sentence its first token, and entities and triplets."""
         _ = self.bundle  # without a network: its error, before the encoder is loaded
+        self._check_labels()
         found: list[list[tuple[int, Extraction]]] = []
         for part in self._parts(docs):
             sentences = split_sentences(part, by_sentence=self.by_sentence)
             of_docs: list[list[tuple[int, Extraction]]] = [[] for _ in part]
             if len(sentences):
-                extractions = self.model.predict(Batch(sentences, threshold=self._threshold))
+                extractions = self._extract(sentences)
                 for doc, start, extraction in zip(sentences.owner, sentences.start, extractions, strict=True):
                     of_docs[doc].append((start, extraction))
             found += of_docs
         return found
+
+    def _extract(self, sentences: Sentences) -> list["Extraction"]:
+        """What is found in each sentence, labels as places among ``labels``."""
+        at_once = self.bundle.network.labels_at_once
+        if at_once is None:
+            return self.model.predict(Batch(sentences, threshold=self._threshold))
+        from .prompts import join_prompts, with_labels
+
+        of_docs = [self._schema_of(doc) for doc in sentences.docs]
+        schemas = [of_docs[doc] for doc in sentences.owner]
+        rounds = {schema.relations: self._encoder.split_labels(schema.relations, at_once) for schema in of_docs}
+        found: list[list[Extraction]] = [[] for _ in schemas]
+        for places, asked in with_labels(sentences, [rounds[schema.relations] for schema in schemas]):
+            extractions = self.model.predict(Batch(asked, threshold=self._threshold))
+            for place, extraction in zip(places, extractions, strict=True):
+                found[place].append(extraction)
+        return [
+            join_prompts(zip(rounds[schema.relations], parts, strict=True), schema)
+            for parts, schema in zip(found, schemas, strict=True)
+        ]
 
     def _parts(self, docs: Iterable[Doc]) -> Iterator[list[Doc]]:
         """The documents in runs of at most ``batch_words`` words, one document at least."""
@@ -240,7 +325,7 @@ class GMoERTE(SavedPipe):
             self._annotate(doc, found)
 
     def _annotate(self, doc: Doc, found: list[tuple[int, "Extraction"]]) -> None:
-        schema = self.bundle.network.schema if found else None
+        schema = self._schema_of(doc) if found else None
         spans: list[Span] = []
         probabilities: list[float] = []
         relations: list[Relation] = []
@@ -271,7 +356,7 @@ class GMoERTE(SavedPipe):
             yield from annotate(self, docs)
 
     def attention(self, doc: Doc) -> Attention:
-        """How the experts listened to each other when they read ``doc`` (eq. 2)."""
+        """How the experts listened to each other when they read ``doc`` (eq. 2), with the first labels of a prompt."""
         network = self.bundle.network
         sentences = split_sentences([doc], by_sentence=self.by_sentence)
         if network.mixture is None or not len(sentences):
@@ -280,10 +365,17 @@ class GMoERTE(SavedPipe):
 
         from .features import Features
 
+        if network.labels_at_once is not None:
+            from .prompts import with_labels
+
+            rounds = self._encoder.split_labels(self._schema_of(doc).relations, network.labels_at_once)
+            if not rounds:
+                return Attention((), [])
+            _, sentences = next(with_labels(sentences, [rounds] * len(sentences)))
         network.eval()
         rows = torch.as_tensor(self.model.layers[0].predict(sentences), device=self._shim.device)
-        features = Features(rows, sentences.lengths)
-        words = np.delete(np.arange(len(rows)), features.sentence_rows)
+        features = Features(rows, sentences.lengths, sentences.prompt_sizes)
+        words = np.nonzero(features.is_word)[0]
         layers = network.attention(features)
         return Attention(network.mixture.experts, [weights[words].cpu().numpy() for weights in layers])
 
@@ -315,6 +407,12 @@ class GMoERTE(SavedPipe):
         settings = {**self._codec_settings(), "seed": random.getrandbits(32)}
         reset_encoder(self.model)
         self._shim.bundle = new_triplet_network(encoder_width(self.model), schema, settings)
+        self._check_labels()
+        if self.bundle.network.labels_at_once is not None and not reads_prompts(self.model):
+            raise ValueError(
+                f"model.encoder of {self.name!r} reads no labels, which the backbone {settings['backbone']!r} needs; "
+                "expected spacy_ie_moe.SentenceEncoder.v1 with prompts = true."
+            )
         self._check_training(get_examples(), nlp)
 
     def _check_training(self, examples: Iterable[Example], nlp: Language | None) -> None:
@@ -364,6 +462,9 @@ class GMoERTE(SavedPipe):
         if self.bundle.network.is_stripped:
             raise ValueError(f"{self.name!r} was stripped of its auxiliary networks; expected one that can be trained.")
         gold = self._gold(examples, sentences)
+        if self.bundle.network.labels_at_once is not None:
+            prompts, gold = self.bundle.network.draw_prompts(gold)
+            sentences = replace(sentences, prompts=prompts)
         terms, backprop = self.model.begin_update(Batch(sentences, gold))
         backprop(None)
         if sgd is not None:
@@ -409,7 +510,16 @@ class GMoERTE(SavedPipe):
         read_folders(self.model, folder)
 
     def _settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in SETTINGS}
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        wanted = self._labels
+        labels = None if wanted is None else {name: {"symmetric": symmetric} for name, symmetric in wanted.items()}
+        return {**settings, "labels": labels}
+
+    def _restore(self, settings: dict[str, Any]) -> None:
+        if "labels" in settings:
+            labels = settings.pop("labels")
+            self._labels = None if labels is None else _checked_wanted(labels)
+        super()._restore(settings)
 
 
 def _sentence_setters(nlp: Language) -> list[str]:
@@ -430,6 +540,22 @@ def _without_overlap(spans: Sequence[Span], probabilities: Sequence[float], take
             taken.update(range(span.start, span.end))
             kept.append(span)
     return kept
+
+
+def _checked_wanted(labels: Any) -> dict[str, bool]:
+    """Labels to look for, and whether each is symmetric: all that can be said of them here."""
+    parsed = parse_labels(labels)
+    for name, options in plain_labels(parsed).items():
+        if more := set(options) - {"symmetric"}:
+            raise ValueError(f"labels[{name!r}] has {min(more)!r}; expected no option but 'symmetric' here.")
+    return {label.name: label.symmetric for label in parsed}
+
+
+def _labels_of(labels: Any) -> dict[str, bool]:
+    """The same of ``doc._.relation_labels``, whose other options are for other components."""
+    if isinstance(labels, (set, frozenset)):
+        raise ValueError("doc._.relation_labels is a set, which cannot be saved; expected a list or a dict.")
+    return {label.name: label.symmetric for label in parse_labels(labels, where="doc._.relation_labels")}
 
 
 def _checked_labels(labels: Any) -> dict[str, list[str]]:

@@ -182,12 +182,13 @@ class EncoderCodec(Codec["EncoderBundle"]):
     revision: str | None
     mixed_precision: bool
     precision: Precision
+    prompts: bool
 
     def load(self) -> EncoderBundle:
         from . import checkpoint
 
         return checkpoint.load_sentence_encoder(
-            self.name, revision=self.revision, mixed_precision=self.mixed_precision
+            self.name, revision=self.revision, mixed_precision=self.mixed_precision, prompts=self.prompts
         )
 
     def to_files(self, bundle: EncoderBundle) -> dict[str, bytes]:
@@ -224,16 +225,18 @@ def build_sentence_encoder(
     mixed_precision: bool = False,
     precision: Literal["float32", "bfloat16", "int8"] = "float32",
     device: str | None = None,
+    prompts: bool = False,
 ) -> Model[Sentences, Floats2d]:
     """``spacy_ie_moe.SentenceEncoder.v1``: a Hugging Face encoder of the component's own, fine-tuned with it.
 
     name: a folder or a hub id (with ``revision``). rate: its learning rate, as a factor of the optimizer's; 0 freezes
     it. mixed_precision: train in bfloat16 with float32 weights. precision: what prediction computes in. device:
-    "cpu", "cuda", ...; default: that of spaCy.
+    "cpu", "cuda", ...; default: that of spaCy. prompts: add a token that marks labels before the words, for backbones
+    that are told what to look for; it starts at random and is learnt with the encoder.
     """
     return wrap_network(
         "sentence_encoder",
-        EncoderCodec(name, revision, mixed_precision, precision),
+        EncoderCodec(name, revision, mixed_precision, precision, prompts),
         learning=Learning({"": rate}),
         device=device,
         convert_inputs=_to_words,
@@ -242,7 +245,7 @@ def build_sentence_encoder(
 
 
 def _to_words(model: Model, sentences: Sentences, is_train: bool) -> tuple[ArgsKwargs, Callable]:
-    return ArgsKwargs(args=(sentences.words,), kwargs={}), lambda gradients: []
+    return ArgsKwargs(args=(sentences.words, sentences.prompts), kwargs={}), lambda gradients: []
 
 
 def _to_rows(model: Model, x_and_y: tuple[Sentences, Any], is_train: bool) -> tuple[Floats2d, Callable]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .backbones import make_backbone
 from .features import Extraction, Features
 from .mixture import EXPERTS, PRESETS, TRIPLETS, Mixture
+from .prompts import draw_prompts
 from .schema import Schema
 
 ROWS_AT_ONCE = 3072
@@ -66,6 +67,16 @@ class RTENetwork(nn.Module):
             if self.weights[task]:
                 losses[task] = self.weights[task] * expert.loss(streams[task], targets)
         return losses
+
+    @property
+    def labels_at_once(self) -> int | None:
+        """How many labels its features' prompts have at most; None for a backbone that knows its labels."""
+        return getattr(self.backbone, "labels_at_once", None)
+
+    def draw_prompts(self, gold: Sequence[Extraction]) -> tuple[list[list[str]], list[Extraction]]:
+        """For a backbone that reads prompts, those of the sentences of a batch, and its gold in their terms."""
+        options = {"at_once": self.backbone.labels_at_once, "negatives": self.backbone.negative_labels}
+        return draw_prompts(gold, self.schema, self._rng, **options)
 
     @torch.inference_mode()
     def predict(self, features: Features, threshold: float) -> list[Extraction]:

@@ -16,11 +16,13 @@ class Features:
     """The vectors of a batch of sentences, without padding (the paper's H, section 3.1).
 
     hidden: [N, d]. Sentence after sentence: a row for the whole sentence ([CLS], or what the encoder has in its
-    place), then a row for each word. lengths: [B] words of each sentence.
+    place), then a row for each word. lengths: [B] words of each sentence. prompts: for backbones that are told what to
+    look for, [B] how many of a sentence's ``lengths`` rows, the first ones, are labels and not words.
     """
 
     hidden: Tensor
     lengths: np.ndarray
+    prompts: np.ndarray | None = None
 
     @cached_property
     def sentence_rows(self) -> np.ndarray:
@@ -33,6 +35,25 @@ class Features:
         """[N] the sentence of each row."""
         sentences = np.repeat(np.arange(len(self.lengths)), self.lengths + 1)
         return torch.from_numpy(sentences).to(self.hidden.device)
+
+    @property
+    def is_label(self) -> np.ndarray:
+        """[N] whether a row is a label of a prompt."""
+        place, labels = self._places
+        return (place > 0) & (place <= labels)
+
+    @property
+    def is_word(self) -> np.ndarray:
+        """[N] whether a row is a word."""
+        place, labels = self._places
+        return place > labels
+
+    @property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """[N] each row's place in its sentence, and [N] the labels of its prompt."""
+        rows = self.lengths + 1
+        prompts = np.zeros_like(self.lengths) if self.prompts is None else self.prompts
+        return np.arange(rows.sum()) - np.repeat(self.sentence_rows, rows), np.repeat(prompts, rows)
 
     @property
     def sentences(self) -> Tensor:
@@ -49,7 +70,7 @@ class Features:
 
     def replace(self, hidden: Tensor) -> Features:
         """The same sentences with other vectors [N, d']."""
-        features = Features(hidden, self.lengths)
+        features = Features(hidden, self.lengths, self.prompts)
         for name in ("sentence_rows", "owner"):  # made already: no need to make them again
             if name in self.__dict__:
                 features.__dict__[name] = self.__dict__[name]
@@ -59,7 +80,8 @@ class Features:
         """Some of the sentences, in a row."""
         lengths = self.lengths[sentences]
         start = int(self.sentence_rows[sentences][0]) if len(lengths) else 0
-        return Features(self.hidden[start : start + int((lengths + 1).sum())], lengths)
+        prompts = None if self.prompts is None else self.prompts[sentences]
+        return Features(self.hidden[start : start + int((lengths + 1).sum())], lengths, prompts)
 
 
 class Entity(NamedTuple):

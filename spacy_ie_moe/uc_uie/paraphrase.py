@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..instruction_model import encode_prompts, load_instruction_model
 from .instructions import Pools
 
 LENGTHS = (20, 300)
@@ -139,11 +140,11 @@ def wording_key(wording: str) -> str:
     return " ".join(re.findall(r"\w+", wording.casefold()))
 
 
-def make_messages(wording: str) -> list[dict[str, str]]:
-    """The prompt for ``wording`` in the form of a chat: the request and the examples, then the wording."""
+def make_request(wording: str) -> str:
+    """The prompt for ``wording``: the request and the examples, then the wording."""
     shown = f"\n{SEPARATOR}\n".join(f"Input: {source}\nOutput: {target}" for source, target in EXAMPLES)
     asked = f"Input: {wording}\nOutput:"
-    return [{"role": "user", "content": f"{REQUEST}\n\n{shown}\n{SEPARATOR}\n{asked}"}]
+    return f"{REQUEST}\n\n{shown}\n{SEPARATOR}\n{asked}"
 
 
 class Rewriter:
@@ -164,17 +165,8 @@ class Rewriter:
         device: str = "cpu",
     ) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                source, revision=revision, torch_dtype="auto", trust_remote_code=False
-            )
-            self.model = model.to(device).eval()
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"model {source!r} cannot be loaded as a causal language model: {reason}") from error
+        self.model, self.tokenizer = load_instruction_model(source, revision=revision, device=device)
         self.temperature = temperature
         self.max_new_tokens = max_new_tokens
         self._state = torch.Generator().manual_seed(seed)
@@ -200,13 +192,7 @@ class Rewriter:
         return self.tokenizer.batch_decode(written, skip_special_tokens=True)
 
     def _encode(self, wording: str) -> dict[str, Any]:
-        messages = make_messages(wording)
-        if self.tokenizer.chat_template:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        else:
-            text = messages[0]["content"]
-        special = not self.tokenizer.chat_template  # the template has written them already
-        encoded = self.tokenizer(text, return_tensors="pt", add_special_tokens=special)
+        encoded = encode_prompts(self.tokenizer, [make_request(wording)], return_tensors="pt")
         return {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
 
 

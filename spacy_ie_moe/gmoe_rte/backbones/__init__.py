@@ -12,6 +12,7 @@ from ..features import Extraction, Features
 from ..schema import Schema
 from .dual_dec import DualDec
 from .od_rte import OdRte
+from .re_cent import ReCent
 from .sinet import Sinet
 from .tlrel import TlRel
 
@@ -43,6 +44,10 @@ class Backbone(Protocol):
     def predict(self, streams: Streams, threshold: float) -> list[Extraction]:
         """The entities of each sentence, and the triplets whose probability is at least ``threshold``."""
 
+    # A backbone that is told what to look for also has ``labels_at_once``, how many labels a prompt has at most, and
+    # ``negative_labels``, how many a sentence is learnt with beside its own, for each of its triplets. Labels in gold
+    # and extractions are then places in a sentence's prompt (``Features.prompts``).
+
     def make_expert(self, task: str) -> Expert:
         """A new network for the task "entities" or "relations", of the architecture of the backbone's own module."""
 
@@ -52,6 +57,7 @@ BACKBONES: dict[str, type[Any]] = {
     "dual_dec": DualDec,
     "tlrel": TlRel,
     "od_rte": OdRte,
+    "re_cent": ReCent,
 }
 
 

@@ -5,13 +5,14 @@ Source: RTE-GMoE section 4.1 with Dual-Dec (arXiv 2106.14163), which it builds o
 What differs from the published Dual-Dec: it reads words without tokens between them; a head's vector is the mean of its
 two ends in training too, as it is in prediction; the head whose tails are learnt is drawn anew every time; relations,
 and their heads, are decoded together instead of one by one, which finds the same; embeddings of relations start at
-random; a triplet's probability is the least of its relation's and its tags'.
+random; a triplet's probability is the least of its relation's and its tags'. Pairs of which a relation holds that is
+not annotated are learnt as if none did.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +34,8 @@ NEAR = 10
 FAR = 150
 """The same for the distance from a head, in both directions."""
 
-ROWS_AT_ONCE = 256
-"""Relations of sentences, or heads, that are decoded in one go: bounds what many predicted ones take."""
+WORDS_AT_ONCE = 16384
+"""Words, padding included, of relations of sentences, or of heads, that are decoded in one go, one row at least."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class DualDec(nn.Module):
         sentence, relation = (index.cpu().numpy() for index in (scores >= threshold).nonzero(as_tuple=True))
         probability = scores[scores >= threshold].cpu().numpy()
         heads = self.entities.find_heads(features, sentence, relation)
+        heads = heads.select(np.minimum(probability[heads.row], heads.score) >= threshold)
         row = heads.row
         tails = self.entities.find_tails(features, sentence[row], relation[row], heads)
         score = np.minimum(np.minimum(probability[row], heads.score)[tails.row], tails.score)
@@ -135,6 +137,8 @@ class DualDec(nn.Module):
             owner = int(sentence[row[head]])
             ends = [(int(s.begin[i]), int(s.end[i]), int(s.type[i])) for s, i in ((heads, head), (tails, place))]
             label = int(relation[row[head]])
+            if ends[0][:2] == ends[1][:2]:
+                continue
             found[owner].append((SpanTriplet(ends[0][:2], ends[1][:2], label), float(score[place])))
             for end in ends:
                 entities[owner][end] = max(float(score[place]), entities[owner].get(end, 0.0))
@@ -173,6 +177,10 @@ class Spans:
     end: np.ndarray
     type: np.ndarray
     score: np.ndarray
+
+    def select(self, kept: np.ndarray) -> Spans:
+        """Those that a mask [S] keeps."""
+        return Spans(self.row[kept], self.begin[kept], self.end[kept], self.type[kept], self.score[kept])
 
 
 class EntityDecoder(nn.Module):
@@ -220,7 +228,7 @@ class EntityDecoder(nn.Module):
             words, lengths = self._words(features, sentence[rows])
             return *self._heads(words, lengths, relation[rows], None), lengths
 
-        return _find(tags, len(sentence))
+        return _find(tags, features.lengths[sentence])
 
     def find_tails(self, features: Features, sentence: np.ndarray, relation: np.ndarray, heads: Spans) -> Spans:
         """The tails of the heads [Q], which are of relations [Q] of sentences [Q]."""
@@ -230,7 +238,7 @@ class EntityDecoder(nn.Module):
             words, lengths = self._words(features, sentence[rows])
             return *self._tails(words, lengths, relation[rows], spans[rows], heads.type[rows], None), lengths
 
-        return _find(tags, len(sentence))
+        return _find(tags, features.lengths[sentence])
 
     def _heads(
         self, words: Tensor, lengths: Tensor, relation: np.ndarray, begin: Tensor | None
@@ -308,18 +316,16 @@ def distance_from(spans: Tensor, length: int) -> Tensor:
     return (before + behind).clamp(-FAR, FAR) + FAR
 
 
-def _find(tags: Any, number: int) -> Spans:
-    """The spans of ``number`` rows. tags: of a slice of rows the logits of begins and ends, and how many words."""
-    found = [pair_tags(*tags(rows), first=rows.start) for rows in _slices(number)]
+def _find(tags: Any, lengths: np.ndarray) -> Spans:
+    """The spans of rows of ``lengths`` [Q] words. tags: of some rows the logits of begins and ends, and lengths."""
+    at_once = max(1, WORDS_AT_ONCE // int(lengths.max(initial=1)))
+    found = [
+        pair_tags(*tags(slice(start, start + at_once)), first=start) for start in range(0, len(lengths), at_once)
+    ]
     none = np.zeros(0, dtype=np.int64)
     empty = Spans(none, none, none, none, none.astype(np.float32))
     names = ("row", "begin", "end", "type", "score")
     return Spans(*(np.concatenate([getattr(spans, name) for spans in (empty, *found)]) for name in names))
-
-
-def _slices(number: int) -> Iterator[slice]:
-    for start in range(0, number, ROWS_AT_ONCE):
-        yield slice(start, min(start + ROWS_AT_ONCE, number))
 
 
 def pair_tags(begins: Tensor, ends: Tensor, lengths: Tensor, *, first: int = 0) -> Spans:

@@ -37,10 +37,10 @@ class PairFeatures(nn.Module):
         self.project = SplitLinear([width, width], out)
         self.dropout = nn.Dropout(dropout)
 
-    def sides(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """What rows [N, d] bring to pairs as the first and as the second: [N, out] each."""
+    def sides(self, rows: Tensor, others: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What rows [N, d] bring to pairs as the first, and they or ``others`` [M, d] as the second: [., out] each."""
         of_first, of_second = self.project.parts()
-        return F.linear(rows, of_first, self.project.bias), F.linear(rows, of_second)
+        return F.linear(rows, of_first, self.project.bias), F.linear(rows if others is None else others, of_second)
 
     def forward(self, sides: tuple[Tensor, Tensor], first: Tensor, second: Tensor) -> Tensor:
         """The features [P, out] of pairs of rows [P]."""

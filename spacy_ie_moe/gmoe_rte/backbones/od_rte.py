@@ -26,7 +26,7 @@ from ..mixture import TRIPLETS
 from ..schema import Schema
 from .linear import PairFeatures
 from .sinet import PRIOR
-from .triplets import Span, SpanTriplet, gold_triplets, to_extraction
+from .triplets import SpanTriplet, best_arguments, gold_triplets, to_extraction
 from .vertices import BEGIN_BEGIN, BEGIN_END, CORNERS, END_BEGIN, END_END, Cells, match_corners
 
 CELLS_AT_ONCE = 8192
@@ -39,10 +39,10 @@ MATCHES = ("both", "either")
 class TableTargets:
     """What the tables of a batch of sentences hold, cell after cell: all pairs of words of the first sentence, ...
 
-    first, second: [P] the rows of each cell's head word and tail word among the rows of the features. counted: [P] 1
-    where nothing is unknown, else 0. relations: for each sentence the labels [K] that are learnt from. corners: for
-    each sentence [n * n, K, 4]. region: [P] 1 in any box. entities: [P, E] 1 at the begin and end of an entity of a
-    type. labels: [B, R] the relations of each sentence.
+    first, second: [P] the rows of each cell's head word and tail word among the rows of the features. counted: [P] 0
+    where a relation holds that is not annotated (what is annotated there counts all the same), else 1. relations: for
+    each sentence the labels [K] that are learnt from. corners: for each sentence [n * n, K, 4]. region: [P] 1 in any
+    box. entities: [P, E] 1 at the begin and end of an entity of a type. labels: [B, R] the relations of each sentence.
     """
 
     first: np.ndarray
@@ -148,7 +148,8 @@ class OdRte(nn.Module):
             chosen = _tensor(relations, rows)
             logits = F.linear(cells, weight[chosen].flatten(0, 1), bias[chosen].flatten())
             gold = _tensor(corners, rows).flatten(1)
-            losses = F.binary_cross_entropy_with_logits(logits.float(), gold, weight=known[:, None], reduction="sum")
+            weights = torch.maximum(known[:, None], gold)
+            losses = F.binary_cross_entropy_with_logits(logits.float(), gold, weight=weights, reduction="sum")
             sums = sums + losses
             number += gold.numel()
         loss = sums / max(1, number)
@@ -164,7 +165,8 @@ class OdRte(nn.Module):
         found: list[list[tuple[SpanTriplet, float]]] = [[] for _ in features.lengths]
         for table, head, head_end, tail, tail_end, score in zip(*(column.tolist() for column in boxes), strict=True):
             sentence, label = divmod(table, len(self.schema.relations))
-            found[sentence].append((SpanTriplet((head, head_end + 1), (tail, tail_end + 1), label), score))
+            if (head, head_end) != (tail, tail_end):
+                found[sentence].append((SpanTriplet((head, head_end + 1), (tail, tail_end + 1), label), score))
         entities = self._entities(features, found)
         return [
             to_extraction(triplets, own, self.schema) for triplets, own in zip(found, entities, strict=True)
@@ -173,18 +175,19 @@ class OdRte(nn.Module):
     def _cells(self, features: Features, threshold: float) -> Cells:
         """The corners whose probability is at least ``threshold``."""
         sides = self.pairs.sides(features.hidden)
-        first, second = cells_of(features.lengths)
-        owner, head, tail = _places(features.lengths)
+        number = int((features.lengths.astype(np.int64) ** 2).sum())
         found = []
-        for start in range(0, len(first), CELLS_AT_ONCE):
-            part = slice(start, start + CELLS_AT_ONCE)
-            pairs = self.pairs(sides, _tensor(first[part], sides[0]), _tensor(second[part], sides[0]))
+        for start in range(0, number, CELLS_AT_ONCE):
+            cells = np.arange(start, min(start + CELLS_AT_ONCE, number))
+            owner, head, tail = _places(features.lengths, cells)
+            rows = features.sentence_rows[owner] + 1
+            pairs = self.pairs(sides, _tensor(rows + head, sides[0]), _tensor(rows + tail, sides[0]))
             scores = self.corners(pairs).sigmoid()
             cell, column = (index.cpu().numpy() for index in (scores >= threshold).nonzero(as_tuple=True))
             label, tag = np.divmod(column, len(CORNERS))
-            table = owner[part][cell] * len(self.schema.relations) + label
+            table = owner[cell] * len(self.schema.relations) + label
             values = scores[cell, column].float().cpu().numpy()
-            found.append(Cells(table, head[part][cell], tail[part][cell], tag, values))
+            found.append(Cells(table, head[cell], tail[cell], tag, values))
         none = np.zeros(0, dtype=np.int64)
         empty = Cells(none, none, none, none, none.astype(np.float32))
         return Cells(*(np.concatenate(columns) for columns in zip(empty, *found, strict=True)))
@@ -193,11 +196,7 @@ class OdRte(nn.Module):
         self, features: Features, found: Sequence[Sequence[tuple[SpanTriplet, float]]]
     ) -> list[list[Entity]]:
         """The arguments of triplets, each with the score of the best; their types are from the table of entities."""
-        best: list[dict[Span, float]] = [{} for _ in found]
-        for spans, triplets in zip(best, found, strict=True):
-            for (head, tail, _), score in triplets:
-                for span in (head, tail):
-                    spans[span] = max(score, spans.get(span, 0.0))
+        best = [best_arguments(triplets) for triplets in found]
         places = [(sentence, *span) for sentence, spans in enumerate(best) for span in spans]
         types = [0] * len(places)
         if self.types is not None and places:
@@ -252,18 +251,17 @@ class RelationLabels(nn.Module):
 
 def cells_of(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows of features [P] of the head's word and the tail's, for all pairs of words of each sentence."""
-    owner, head, tail = _places(lengths)
+    owner, head, tail = _places(lengths, np.arange(int((lengths.astype(np.int64) ** 2).sum())))
     rows = np.cumsum(lengths + 1) - lengths  # of each sentence's first word
     return rows[owner] + head, rows[owner] + tail
 
 
-def _places(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The sentence of each cell, the head's word in it, and the tail's: [P] each, row by row."""
+def _places(lengths: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The sentence of each of the cells [P], the head's word in it, and the tail's; cells are counted row by row."""
     sizes = lengths.astype(np.int64)
-    cells = sizes**2
-    owner = np.repeat(np.arange(len(sizes)), cells)
-    place = np.arange(cells.sum()) - np.repeat(np.cumsum(cells) - cells, cells)
-    head, tail = np.divmod(place, np.maximum(sizes, 1)[owner])
+    ends = np.cumsum(sizes**2)
+    owner = np.searchsorted(ends, cells, side="right")
+    head, tail = np.divmod(cells - (ends - sizes**2)[owner], sizes[owner])
     return owner, head, tail
 
 
@@ -293,8 +291,8 @@ def _known(n: int, extraction: Extraction) -> np.ndarray:
 
 
 def _cell_loss(logits: Tensor, gold: Tensor, counted: Tensor) -> Tensor:
-    """Mean binary cross-entropy of the cells [P, ...], those that are not ``counted`` [P] at 0; 0 without cells."""
-    weight = counted.view(-1, *[1] * (gold.ndim - 1))
+    """Mean binary cross-entropy of cells [P, ...], those that are 0 and not ``counted`` [P] at 0; 0 without cells."""
+    weight = torch.maximum(counted.view(-1, *[1] * (gold.ndim - 1)), gold)
     losses = F.binary_cross_entropy_with_logits(logits.float(), gold, weight=weight, reduction="sum")
     return losses / max(1, gold.numel())
 

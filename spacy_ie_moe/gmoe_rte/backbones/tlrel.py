@@ -4,7 +4,8 @@ Source: RTE-GMoE section 4.1 with TLRel (IEEE T. Cybern. 2024), which it builds 
 
 What differs from the published TLRel: the vectors are those of any encoder; padding has no part in any loss; tags have
 the types of entities where there are several; one optimizer learns from both losses at once instead of two by turns;
-the threshold is a probability.
+relations have a bias, which starts low; the threshold is the sigmoid of the published one, of a logit: 0.6 and 0.8 are
+0.65 and 0.69. As cells that are 1 weigh ``positive_weight`` times as much, 0.5 is not an even chance.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from .triplets import SpanTriplet, gold_triplets, to_extraction
 class TensorTargets:
     """Tags [B, L] of words, and the relation tensor [B, L, L, R], 1 where a head's word meets a tail's.
 
-    counted: [B, L, L] 1 for pairs of words of which all relations are known. Padding is 0.
+    counted: [B, L, L] 1 for pairs of words of which all relations are known; of the others only those that hold count.
+    Padding is 0.
     """
 
     tags: np.ndarray
@@ -213,7 +215,8 @@ class RelationTensor(nn.Module):
         losses = F.binary_cross_entropy_with_logits(
             logits, gold, pos_weight=logits.new_tensor(self.positive_weight), reduction="none"
         )
-        return (losses.sum(-1) * torch.from_numpy(targets.counted).to(logits.device)).sum() / number
+        counted = torch.from_numpy(targets.counted).to(logits.device)[..., None]
+        return (losses * torch.maximum(counted, gold)).sum() / number
 
     def between(self, query: Tensor, key: Tensor, spans: np.ndarray) -> Tensor:
         """The mean logits [E, E, R] over the words of each pair of spans [E, 2] of a sentence.

@@ -33,11 +33,22 @@ def gold_triplets(extraction: Extraction, schema: Schema) -> Iterator[SpanTriple
             yield triplet
 
 
-def to_extraction(found: Iterable[tuple[SpanTriplet, float]], entities: Iterable[Entity], schema: Schema) -> Extraction:
+def best_arguments(found: Iterable[tuple[SpanTriplet, float]]) -> dict[Span, float]:
+    """The spans that scored triplets name, each with the score of the best."""
+    best: dict[Span, float] = {}
+    for (head, tail, _), score in found:
+        for span in (head, tail):
+            best[span] = max(score, best.get(span, 0.0))
+    return best
+
+
+def to_extraction(
+    found: Iterable[tuple[SpanTriplet, float]], entities: Iterable[Entity], schema: Schema | None = None
+) -> Extraction:
     """An extraction of scored triplets between entities: each once, with its highest score.
 
     entities: at least those that the triplets name. Symmetric relations are found once, with the argument that is first
-    in the text as head.
+    in the text as head; without a schema none is known to be symmetric.
     """
     ordered = sorted(entities)
     rows = {(entity.start, entity.end): row for row, entity in reversed([*enumerate(ordered)])}
@@ -46,7 +57,7 @@ def to_extraction(found: Iterable[tuple[SpanTriplet, float]], entities: Iterable
         if head == tail:
             continue
         one, other = rows[head], rows[tail]
-        if schema.is_symmetric(label) and other < one:
+        if schema is not None and schema.is_symmetric(label) and other < one:
             one, other = other, one
         best[one, other, label] = max(score, best.get((one, other, label), 0.0))
     return Extraction(ordered, [Triplet(*key, score) for key, score in sorted(best.items())])

@@ -1,0 +1,214 @@
+"""The steps of the triplet workflows: ``python -m benchmarks.rte_workflow STEP SET [--smoke true]``.
+
+corpus: convert a data set. train: every variant of its study. report: its page. SET: webnlg, nyt, webnlg_sample (to be
+learnt by heart) or zero_shot.
+
+smoke: the same on a dozen hand-written sentences, with an encoder of random weights and two of the variants, to see
+that all of it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from spacy.tokens import Doc, DocBin
+from spacy.vocab import Vocab
+
+from spacy_ie_moe.cli.convert import ATTRIBUTES
+from spacy_ie_moe.corpora.reader import read_docs
+
+from .study import read_seeds
+from .zero_shot_page import write_page
+from .zero_shot_rte import labels_of, triplets_of
+
+STRINGS = {
+    "webnlg": {"train": ("train_triples.json", "0:1"), "dev": ("val_triples.json", "0:1")},
+    # The published training set cannot be had.
+    "webnlg_sample": {"train": ("train_triples.json", "0:1")},
+    "nyt": {
+        "train": ("val_triples.json", "0:0.9"),
+        "dev": ("val_triples.json", "0.9:1"),
+        "test": ("test_triples.json", "0:1"),
+    },
+}
+"""Files of the sets of string triples, and the part of each."""
+TITLES = {
+    "webnlg": "WebNLG",
+    "nyt": "NYT, trained on its validation split",
+    "webnlg_sample": "200 sentences of WebNLG by heart",
+}
+SAMPLE = 200
+SIZES = (5, 10, 15)
+"""Unseen relations m of the test sets of FewRel."""
+DEV = 5
+"""Relations of the dev sets, seen in neither training nor test."""
+SMOKE_STEPS = {
+    "training.max_steps": 2,
+    "training.eval_frequency": 2,
+    "training.optimizer.learn_rate.warmup_steps": 1,
+    "training.optimizer.learn_rate.total_steps": 2,
+}
+SMOKE_ENCODER = Path("training/smoke/encoder")
+
+
+def main(
+    step: Annotated[str, typer.Argument(help="corpus, train or report.")],
+    name: Annotated[str, typer.Argument(metavar="SET", help="webnlg, nyt, webnlg_sample or zero_shot.")],
+    smoke: Annotated[str, typer.Option(help="true: a few sentences, variants and steps only.")] = "false",
+    test: Annotated[str, typer.Option(help="webnlg: the file of the test set.")] = "val_triples.json",
+    encoder: Annotated[str, typer.Option(help="Folder or hub id instead of the configs' encoder.")] = "",
+    seeds: Annotated[str, typer.Option(help="Seeds of the trainings.")] = "0",
+    splits: Annotated[str, typer.Option(help="zero_shot: draws of unseen relations, comma-separated numbers.")] = "0",
+    jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 2,
+    gpu_id: Annotated[int, typer.Option(help="GPU to train on; -1 for the CPU.")] = -1,
+) -> None:
+    """Run one step."""
+    if smoke not in ("true", "false"):
+        raise typer.BadParameter(f"--smoke is {smoke!r}; expected true or false.")
+    small = smoke == "true"
+    encoder = str(SMOKE_ENCODER) if small else encoder
+    options = ["--seeds", seeds, "--jobs", str(jobs), "--gpu-id", str(gpu_id)]
+    options += ["--encoder", encoder] if encoder else []
+    if name not in (*STRINGS, "zero_shot") or step not in ("corpus", "train", "report"):
+        raise typer.BadParameter(f"STEP SET is {step!r} {name!r}; expected corpus, train or report, and a set.")
+    if name != "zero_shot":
+        run_strings(step, name, small, test, options)
+        return
+    sizes = ["m2"] if small else [*(f"m{size}" for size in SIZES), "wiki"]
+    parts = [f"{size}/{split}" for size in sizes for split in read_seeds(splits)]
+    if step == "corpus":
+        convert_zero_shot(parts, small)
+    elif step == "train":
+        study = json.loads(Path("assets/studies/zero_shot_rte.json").read_text("utf8"))
+        for part in parts:
+            train(with_corpora(study, f"zero_shot_rte/{part}", small), f"zero_shot_rte/{part}", small, options)
+    else:
+        write_page(root("training", small) / "zero_shot_rte", parts, root("results", small) / "zero_shot_rte")
+
+
+def run_strings(step: str, name: str, smoke: bool, test: str, options: list[str]) -> None:
+    """A step of a set of string triples."""
+    if step == "corpus":
+        convert_strings(name, smoke, test)
+    elif step == "train":
+        study = json.loads(Path(f"assets/studies/{name}.json").read_text("utf8"))
+        train(with_corpora(study, name, smoke), name, smoke, options)
+    else:
+        folders = [str(root(kind, smoke) / name) for kind in ("training", "results")]
+        python("benchmarks.study_report", *folders, "--title", TITLES[name])
+
+
+def root(kind: str, smoke: bool) -> Path:
+    """The folder of corpora, trainings or results; those of smoke runs are apart, so that they overwrite nothing."""
+    return Path(kind, "smoke") if smoke else Path(kind)
+
+
+def with_corpora(study: dict[str, Any], folder: str, smoke: bool) -> dict[str, Any]:
+    """A study on the corpora in a folder."""
+    corpora = {name: str(root("corpus", smoke) / folder / Path(path).name) for name, path in study["corpora"].items()}
+    return {**study, "corpora": corpora}
+
+
+def convert_strings(name: str, smoke: bool, test: str) -> None:
+    """A set of string triples."""
+    sample = name == "webnlg_sample"
+    files = {**({} if sample else {"test": (test, "0:1")}), **STRINGS[name]}
+    for split, (file, part) in files.items():
+        source = "assets/rte/smoke_triples.json" if smoke else f"{name.removesuffix('_sample')}/exact/{file}"
+        options = [] if smoke else ["--part", part, *(["--limit", str(SAMPLE)] if sample else [])]
+        output = root("corpus", smoke) / name / f"{split}.spacy"
+        python("spacy_ie_moe", "convert", "string-triples", source, str(output), *options)
+
+
+def convert_zero_shot(parts: Sequence[str], smoke: bool) -> None:
+    """FewRel with m unseen relations for each m, and Wiki-ZSL, of which there are a few relations."""
+    folder = root("corpus", smoke) / "zero_shot_rte"
+    source = str(folder / "all.spacy")
+    if smoke:
+        python("spacy_ie_moe", "convert", "zero-rte", "assets/rte/smoke_zero_rte.jsonl", source)
+    else:
+        names = ["--names", "fewrel/pid2name.json", "--by-sentence"]
+        python("spacy_ie_moe", "convert", "fewrel", "fewrel/train_wiki.partial.json", source, *names)
+        python("spacy_ie_moe", "convert", "zero-rte", "wiki_zsl/dev.jsonl", str(folder / "wiki.spacy"))
+    docs = list(read_docs(Path(source), Vocab()))
+    for part in parts:
+        size, split = part.split("/")
+        if size == "wiki":
+            test = list(read_docs(folder / "wiki.spacy", Vocab()))
+            draw(docs, folder / part, random.Random(f"wiki/{split}"), size=0, dev=DEV, test=test)
+        else:
+            draw(docs, folder / part, random.Random(part), size=int(size[1:]), dev=1 if smoke else DEV)
+
+
+def draw(
+    docs: Sequence[Doc], folder: Path, rng: random.Random, *, size: int, dev: int, test: Sequence[Doc] | None = None
+) -> None:
+    """Write train, dev and test, which have no relation in common: sentences all of whose relations are of one of them.
+
+    size: relations of the test set, drawn; or ``test``: its documents, which the others do not have either. dev:
+    relations of the dev set.
+    """
+    docs = rng.sample(docs, len(docs))
+    labels = labels_of(docs)
+    unseen = {*rng.sample(labels, size)} if test is None else {*labels_of(test)}
+    folded, texts = {label.casefold() for label in unseen}, {doc.text for doc in test or ()}
+    seen = [label for label in labels if label.casefold() not in folded]
+    of_dev = {*rng.sample(seen, dev)}
+    chosen = {"train": {*seen} - of_dev, "dev": of_dev, "test": unseen}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, wanted in chosen.items():
+        found = [doc for doc in docs if doc.text not in texts and {t.label for t in triplets_of(doc)} <= wanted]
+        found = list(test) if test is not None and name == "test" else found
+        DocBin(attrs=ATTRIBUTES, docs=found, store_user_data=True).to_disk(folder / f"{name}.spacy")
+        several = sum(len(triplets_of(doc)) > 1 for doc in found)
+        typer.echo(f"{folder}/{name}: {len(found)} sentences, {several} of several triplets; {len(wanted)} labels")
+
+
+def train(study: dict[str, Any], folder: str, smoke: bool, options: list[str]) -> None:
+    """Train the variants of a study, of which a copy is written to the folder of the trainings."""
+    if smoke:
+        first, *_, last = study["variants"]
+        study["variants"] = {name: study["variants"][name] for name in (first, last)}
+        study["overrides"] = {**study.get("overrides", {}), **SMOKE_STEPS}
+        random_encoder(SMOKE_ENCODER, list(read_docs(Path(study["corpora"]["train"]), Vocab())))
+    output = root("training", smoke) / folder
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "study.json").write_text(json.dumps(study, indent=2), "utf8")
+    python("benchmarks.study", str(output / "study.json"), str(output), *options)
+
+
+def random_encoder(folder: Path, docs: Sequence[Doc]) -> None:
+    """A tiny encoder of random weights, whose pieces are those of some documents."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator([doc.text for doc in docs], trainers.WordPieceTrainer(special_tokens=special))
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), special, strict=True))
+    fast: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+    fast.save_pretrained(str(folder))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=tokenizer.get_vocab_size(), **sizes)).save_pretrained(str(folder))
+
+
+def python(module: str, *arguments: str) -> None:
+    """Run a module; stop where it fails."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments])
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+
+
+if __name__ == "__main__":
+    typer.run(main)
