@@ -91,7 +91,7 @@ def tags_and_tensor(extraction: Extraction, length: int, schema: Schema) -> Iter
     spans: list[Span] = [entity[:2] for entity in tlrel.read_tags(targets.tags[0].tolist(), [1.0] * length)]
     for head in spans:
         for tail in spans:
-            means = targets.relations[0, slice(*head), slice(*tail)].mean((0, 1))
+            means = targets.relations[0][slice(*head), slice(*tail)].mean((0, 1))
             for label in (means > 0.5).nonzero()[0].tolist() if head != tail else ():
                 yield SpanTriplet(head, tail, label)
 

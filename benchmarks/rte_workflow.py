@@ -21,7 +21,7 @@ import typer
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
-from spacy_ie_moe.cli.convert import ATTRIBUTES
+from spacy_ie_moe.cli.convert import ATTRIBUTES, convert
 from spacy_ie_moe.corpora.reader import read_docs
 
 from .study import read_seeds
@@ -121,23 +121,25 @@ def convert_strings(name: str, smoke: bool, test: str) -> None:
     sample = name == "webnlg_sample"
     files = {**({} if sample else {"test": (test, "0:1")}), **STRINGS[name]}
     for split, (file, part) in files.items():
-        source = "assets/rte/smoke_triples.json" if smoke else f"{name.removesuffix('_sample')}/exact/{file}"
-        options = [] if smoke else ["--part", part, *(["--limit", str(SAMPLE)] if sample else [])]
         output = root("corpus", smoke) / name / f"{split}.spacy"
-        python("spacy_ie_moe", "convert", "string-triples", source, str(output), *options)
+        if smoke:
+            convert("string-triples", Path("assets/rte/smoke_triples.json"), output)
+        else:
+            source = Path(name.removesuffix("_sample"), "exact", file)
+            convert("string-triples", source, output, part=part, limit=SAMPLE if sample else None)
 
 
 def convert_zero_shot(parts: Sequence[str], smoke: bool) -> None:
     """FewRel with m unseen relations for each m, and Wiki-ZSL, of which there are a few relations."""
     folder = root("corpus", smoke) / "zero_shot_rte"
-    source = str(folder / "all.spacy")
+    source = folder / "all.spacy"
     if smoke:
-        python("spacy_ie_moe", "convert", "zero-rte", "assets/rte/smoke_zero_rte.jsonl", source)
+        convert("zero-rte", Path("assets/rte/smoke_zero_rte.jsonl"), source)
     else:
-        names = ["--names", "fewrel/pid2name.json", "--by-sentence"]
-        python("spacy_ie_moe", "convert", "fewrel", "fewrel/train_wiki.partial.json", source, *names)
-        python("spacy_ie_moe", "convert", "zero-rte", "wiki_zsl/dev.jsonl", str(folder / "wiki.spacy"))
-    docs = list(read_docs(Path(source), Vocab()))
+        names = Path("fewrel/pid2name.json")
+        convert("fewrel", Path("fewrel/train_wiki.partial.json"), source, names=names, by_sentence=True)
+        convert("zero-rte", Path("wiki_zsl/dev.jsonl"), folder / "wiki.spacy")
+    docs = list(read_docs(source, Vocab()))
     for part in parts:
         size, split = part.split("/")
         if size == "wiki":

@@ -100,7 +100,7 @@ def remembered(model: Model) -> Iterator[None]:
             known[key] = encoder.predict(sentences)
         return known[key], lambda gradient: gradient
 
-    model.layers[0] = Model("remembered", forward)
+    model.layers[0] = Model("remembered", forward, shims=encoder.shims)
     try:
         yield
     finally:

@@ -127,6 +127,20 @@ def test_predictions_do_not_depend_on_what_is_scored_at_once(
     assert_same(expected, network.predict(features, 0.5))
 
 
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_gradients_do_not_depend_on_what_is_made_at_once(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    """OD-RTE makes the pairs of long sentences in parts, and again for the gradients."""
+    gradients = []
+    for cells in (od_rte.CELLS_AT_ONCE, at_once):
+        monkeypatch.setattr(od_rte, "CELLS_AT_ONCE", cells)
+        network = make_network("od_rte", TYPED, dropout=0.0)
+        torch.manual_seed(0)
+        total(network.train()(make_features((6, 4), "od_rte"), gold_of((6, 4), TYPED))).backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
 def test_losses_are_those_of_the_sentences_together(backbone: str, schema: Schema) -> None:
     """What is beside a sentence in a batch does not change its gradient but for how the means are taken."""
     network = make_network(backbone, schema).eval()

@@ -12,13 +12,15 @@ sentence has.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ...labels import is_whole_number
 from ..features import Entity, Extraction, Features
@@ -29,8 +31,8 @@ from .sinet import PRIOR
 from .triplets import SpanTriplet, best_arguments, gold_triplets, to_extraction
 from .vertices import BEGIN_BEGIN, BEGIN_END, CORNERS, END_BEGIN, END_END, Cells, match_corners
 
-CELLS_AT_ONCE = 8192
-"""Pairs of words scored in one go: bounds what a long sentence takes."""
+CELLS_AT_ONCE = 16384
+"""Pairs of words whose features are made in one go: bounds what a long sentence takes, in training too."""
 
 MATCHES = ("both", "either")
 
@@ -136,27 +138,42 @@ class OdRte(nn.Module):
         """l_rte: binary cross-entropy of the corners, the map of boxes and, where there are types, the entities."""
         features = streams[TRIPLETS]
         rows = self.dropout(features.hidden)
-        pairs = self.pairs(self.pairs.sides(rows), _tensor(targets.first, rows), _tensor(targets.second, rows))
-        counted = _tensor(targets.counted, rows)
+        sides = self.pairs.sides(rows)
         weight = self.corners.weight.view(-1, len(CORNERS), self.pair_width)
         bias = self.corners.bias.view(-1, len(CORNERS))
-        sizes = [len(corners) for corners in targets.corners]
-        sums, number = rows.new_zeros(()), 0
-        for cells, known, relations, corners in zip(
-            pairs.split(sizes), counted.split(sizes), targets.relations, targets.corners, strict=True
-        ):
+        of_corners, of_region, number, begin = rows.new_zeros(()), rows.new_zeros(()), 0, 0
+        for relations, corners in zip(targets.relations, targets.corners, strict=True):
             chosen = _tensor(relations, rows)
-            logits = F.linear(cells, weight[chosen].flatten(0, 1), bias[chosen].flatten())
-            gold = _tensor(corners, rows).flatten(1)
-            weights = torch.maximum(known[:, None], gold)
-            losses = F.binary_cross_entropy_with_logits(logits.float(), gold, weight=weights, reduction="sum")
-            sums = sums + losses
-            number += gold.numel()
-        loss = sums / max(1, number)
-        if self.region is not None:
-            gold = _tensor(targets.region, rows)
-            loss = loss + self.region_weight * _cell_loss(self.region(pairs).squeeze(-1), gold, counted)
+            layer = weight[chosen].flatten(0, 1), bias[chosen].flatten()
+            for part in _blocks(begin, begin + len(corners)):
+                gold = corners[part.start - begin : part.stop - begin].reshape(part.stop - part.start, -1)
+                places = (targets.first[part], targets.second[part])
+                cells = (*_tensors(places, rows), *layer, *_tensors((gold, targets.counted[part]), rows))
+                sums = bounded(len(targets.first), self._losses, *sides, *cells, _tensor(targets.region[part], rows))
+                of_corners, of_region = of_corners + sums[0], of_region + sums[1]
+            number += corners.size
+            begin += len(corners)
+        loss = of_corners / max(1, number) + self.region_weight * of_region / max(1, begin)
         return loss if self.types is None else loss + self.types.loss(features, targets)
+
+    def _losses(
+        self,
+        heads: Tensor,
+        tails: Tensor,
+        first: Tensor,
+        second: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        corners: Tensor,
+        counted: Tensor,
+        region: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The summed losses of the corners and of the region in some cells [P]."""
+        pairs = self.pairs((heads, tails), first, second)
+        of_corners = _cell_loss(F.linear(pairs, weight, bias), corners, counted)
+        if self.region is None:
+            return of_corners, of_corners.new_zeros(())
+        return of_corners, _cell_loss(self.region(pairs).squeeze(-1), region, counted)
 
     def predict(self, streams: Mapping[str, Features], threshold: float) -> list[Extraction]:
         """The entities of triplets, and the triplets, of each sentence. threshold: of each corner that makes a box."""
@@ -224,8 +241,16 @@ class EntityTable(nn.Module):
 
     def loss(self, features: Features, targets: TableTargets) -> Tensor:
         """l_ent: mean binary cross-entropy of all cells."""
-        logits = self._logits(features, targets.first, targets.second)
-        return _cell_loss(logits, _tensor(targets.entities, logits), logits.new_ones(len(logits)))
+        sides = self.pairs.sides(self.dropout(features.hidden))
+        total, number = sides[0].new_zeros(()), len(targets.first)
+        for part in _blocks(0, number):
+            cells = _tensors((targets.first[part], targets.second[part], targets.entities[part]), sides[0])
+            total = total + bounded(number, self._loss, *sides, *cells)
+        return total / max(1, targets.entities.size)
+
+    def _loss(self, starts: Tensor, ends: Tensor, first: Tensor, second: Tensor, gold: Tensor) -> Tensor:
+        logits = self.classify(self.pairs((starts, ends), first, second))
+        return _cell_loss(logits, gold, logits.new_ones(len(logits)))
 
     def _logits(self, features: Features, first: np.ndarray, second: np.ndarray) -> Tensor:
         sides = self.pairs.sides(self.dropout(features.hidden))
@@ -291,10 +316,24 @@ def _known(n: int, extraction: Extraction) -> np.ndarray:
 
 
 def _cell_loss(logits: Tensor, gold: Tensor, counted: Tensor) -> Tensor:
-    """Mean binary cross-entropy of cells [P, ...], those that are 0 and not ``counted`` [P] at 0; 0 without cells."""
+    """Summed binary cross-entropy of cells [P, ...], those that are 0 and not ``counted`` [P] at 0."""
     weight = torch.maximum(counted.view(-1, *[1] * (gold.ndim - 1)), gold)
-    losses = F.binary_cross_entropy_with_logits(logits.float(), gold, weight=weight, reduction="sum")
-    return losses / max(1, gold.numel())
+    return F.binary_cross_entropy_with_logits(logits.float(), gold, weight=weight, reduction="sum")
+
+
+def _blocks(begin: int, end: int) -> Iterator[slice]:
+    return (slice(start, min(start + CELLS_AT_ONCE, end)) for start in range(begin, end, CELLS_AT_ONCE))
+
+
+def bounded(cells: int, run: Callable[..., Any], *inputs: Tensor) -> Any:
+    """``run`` on some of a batch's ``cells``; where these are many, what it makes is made again for the gradients."""
+    if cells <= CELLS_AT_ONCE or not torch.is_grad_enabled():
+        return run(*inputs)
+    return checkpoint(run, *inputs, use_reentrant=False)
+
+
+def _tensors(values: Sequence[np.ndarray], like: Tensor) -> list[Tensor]:
+    return [_tensor(array, like) for array in values]
 
 
 def _tensor(values: np.ndarray, like: Tensor) -> Tensor:

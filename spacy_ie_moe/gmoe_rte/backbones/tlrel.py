@@ -30,15 +30,15 @@ from .triplets import SpanTriplet, gold_triplets, to_extraction
 
 @dataclass(frozen=True)
 class TensorTargets:
-    """Tags [B, L] of words, and the relation tensor [B, L, L, R], 1 where a head's word meets a tail's.
+    """Tags [B, L] of words, padding 0, and of each sentence the relation tensor [n, n, R], 1 where a head meets a tail.
 
-    counted: [B, L, L] 1 for pairs of words of which all relations are known; of the others only those that hold count.
-    Padding is 0.
+    counted: of each sentence [n, n] 1 for pairs of words of which all relations are known; of the others only those
+    that hold count.
     """
 
     tags: np.ndarray
-    relations: np.ndarray
-    counted: np.ndarray
+    relations: list[np.ndarray]
+    counted: list[np.ndarray]
 
 
 class TlRel(nn.Module):
@@ -86,20 +86,19 @@ class TlRel(nn.Module):
         """The tags and the tensor; where entities overlap the longest is tagged, of two alike the first."""
         size = int(lengths.max(initial=0))
         tags = np.zeros((len(lengths), size), dtype=np.int64)
-        relations = np.zeros((len(lengths), size, size, len(self.schema.relations)), dtype=np.float32)
-        counted = np.zeros((len(lengths), size, size), dtype=np.float32)
-        for sentence, (n, extraction) in enumerate(zip(lengths.tolist(), gold, strict=True)):
+        relations = [np.zeros((n, n, len(self.schema.relations)), dtype=np.float32) for n in lengths.tolist()]
+        counted = [np.ones((n, n), dtype=np.float32) for n in lengths.tolist()]
+        for sentence, extraction in enumerate(gold):
             for entity in sorted(extraction.entities, key=lambda entity: (entity.start - entity.end, entity.start)):
                 words = tags[sentence, entity.start : entity.end]
                 if not words.any():
                     words[:] = inside(entity.type)
                     words[0] = begin(entity.type)
-            counted[sentence, :n, :n] = 1
             for one, other in extraction.unknown:
                 rows, columns = (slice(*extraction.entities[place][:2]) for place in (one, other))
-                counted[sentence, rows, columns] = 0
+                counted[sentence][rows, columns] = 0
             for head, tail, label in gold_triplets(extraction, self.schema):
-                relations[sentence, slice(*head), slice(*tail), label] = 1
+                relations[sentence][slice(*head), slice(*tail), label] = 1
         return TensorTargets(tags, relations, counted)
 
     def loss(self, streams: Mapping[str, Features], targets: TensorTargets) -> Tensor:
@@ -210,13 +209,17 @@ class RelationTensor(nn.Module):
         number = int(features.lengths.sum())
         if not number:
             return features.hidden.sum() * 0
-        logits = self(*self.factors(words)).float()
-        gold = torch.from_numpy(targets.relations).to(logits.device)
-        losses = F.binary_cross_entropy_with_logits(
-            logits, gold, pos_weight=logits.new_tensor(self.positive_weight), reduction="none"
-        )
-        counted = torch.from_numpy(targets.counted).to(logits.device)[..., None]
-        return (losses * torch.maximum(counted, gold)).sum() / number
+        queries, keys = self.factors(words)
+        weight = queries.new_tensor(self.positive_weight)
+        total = queries.new_zeros((), dtype=torch.float32)
+        for row, (relations, known) in enumerate(zip(targets.relations, targets.counted, strict=True)):
+            n = len(known)  # by sentence, as padding would be the most of it
+            gold, counted = (torch.from_numpy(values).to(words.device) for values in (relations, known[..., None]))
+            logits = self(queries[row : row + 1, :n], keys[row : row + 1, :n])[0].float()
+            total = total + F.binary_cross_entropy_with_logits(
+                logits, gold, weight=torch.maximum(counted, gold), pos_weight=weight, reduction="sum"
+            )
+        return total / number
 
     def between(self, query: Tensor, key: Tensor, spans: np.ndarray) -> Tensor:
         """The mean logits [E, E, R] over the words of each pair of spans [E, 2] of a sentence.
