@@ -26,10 +26,9 @@ from spacy_ie_moe.corpora.conversion import SPAN_KEY, load_names
 from spacy_ie_moe.corpora.location import find_file
 from spacy_ie_moe.corpora.reader import create_relation_corpus
 from spacy_ie_moe.document_scoring import DocumentLevel, score_document_relations
-from spacy_ie_moe.documents.clusters import set_span_group_clusters
+from spacy_ie_moe.documents.clusters import GOLD_PREFIX, give_gold_clusters
 from spacy_ie_moe.documents.component import DocumentRelations
 from spacy_ie_moe.documents.facts import Fact, read_facts
-from spacy_ie_moe.documents.relations import clusters_of
 from spacy_ie_moe.scoring import Counts, bootstrap_f1
 
 SELF = "SELF"
@@ -43,7 +42,7 @@ SELF_THRESHOLDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.
 
 
 WAYS: dict[str, list[dict[str, Any]]] = {
-    "gold clusters": [{}],
+    "gold clusters": [{"coref_prefix": GOLD_PREFIX}],
     "predicted clusters": [{"coref_prefix": None, "self_threshold": threshold} for threshold in SELF_THRESHOLDS],
     "no clusters": [{"coref_prefix": None, "self_label": None}],
 }
@@ -113,8 +112,7 @@ def predict(nlp: Language, path: Path, labels: Sequence[str], limit: int) -> lis
     pipe.set_labels({SELF: same, **{label: {} for label in labels}})
     pipe.threshold, pipe.top_k, pipe.span_groups = FLOOR, None, [SPAN_KEY]
     examples = list(islice(create_relation_corpus(path)(nlp), limit or None))
-    for example in examples:
-        set_span_group_clusters(example.predicted, clusters_of(example.reference))
+    give_gold_clusters(examples)
     docs = nlp.pipe(example.predicted for example in examples)
     return [Example(doc, example.reference) for doc, example in zip(docs, examples, strict=True)]
 
@@ -193,7 +191,8 @@ NOTES = [
     "- *predicted clusters*: connected components of the model's own SELF relations between the given mentions. *no "
     "clusters*: each mention is a cluster of its own.",
     "- *the same mentions*: a predicted cluster is a gold one only if it has all of its mentions and no others. *most "
-    "of its mentions*: if more than half of its mentions are the gold cluster's.",
+    "of its mentions*: if more than half of its mentions are the gold cluster's, so that a mention by itself is its "
+    "gold cluster, and a relation is right if mentions of the right two entities are related.",
     "- Ign F1 leaves out of the precision what other documents say too under the same names.",
     "- The interval is a bootstrap over documents.",
 ]

@@ -12,18 +12,19 @@ Source: Yao et al., "DocRED: A Large-Scale Document-Level Relation Extraction Da
 With clusters that a model predicted it has to be said when a cluster is a gold one, and there are two ways to say it:
 
 * exact: both have the same mentions, no more and no fewer.
-* majority: more than half of the predicted mentions are the gold cluster's. Several predicted clusters may then be the
-  same gold one, and the same relation of several of them counts once.
+* majority: that, or else more than half of the predicted mentions are the gold cluster's. Several predicted clusters
+  may then be the same gold one, and the same relation of several of them counts once. Where gold clusters overlap, it
+  is the one with most of the mentions, of several the first in the text.
 
 A predicted cluster that is no gold one makes its relations wrong. With gold clusters given both ways say the same.
-Clusters are sets of mentions, so two entities annotated with the same mentions are one; a mention that two gold
-clusters share speaks for the one that is first in the text. Mentions are compared as numbers of non-whitespace
-characters.
+Clusters are sets of mentions, so two entities annotated with the same mentions are one. Mentions are compared as
+numbers of non-whitespace characters.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +32,7 @@ from typing import Any
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from .documents.facts import Fact, cluster_names, read_facts, relation_facts
+from .documents.facts import Fact, cluster_names, read_facts
 from .documents.relations import check_document_relation, clusters_of
 from .scoring import (
     Counts,
@@ -44,6 +45,8 @@ from .scoring import (
     ratio,
     token_boundaries,
 )
+
+logger = logging.getLogger(__name__)
 
 MATCHINGS = ("exact", "majority")
 
@@ -117,15 +120,24 @@ def score_document_relations(
     the same text, white space aside, or for relations and clusters that are none of their document.
     """
     symmetric = frozenset(symmetric)
+    tails = _tails(training_facts or ())
+    labels: set[str] = set()
     levels = {name: DocumentLevel(None if training_facts is None else 0) for name in MATCHINGS}
     for example in examples:
         check_same_text(example.reference, example.predicted)
         gold_clusters, found_clusters = (_clusters(doc) for doc in (example.reference, example.predicted))
         gold = _triples(example.reference, gold_clusters, symmetric)
-        known = _known(example.reference, gold_clusters, symmetric, training_facts or ())
+        labels.update(triple.label for triple in gold)
+        known = _known(example.reference, gold_clusters, symmetric, tails)
         aligned = {"exact": found_clusters, "majority": _align(found_clusters, gold_clusters)}
         for name, level in levels.items():
             level.add(gold, _triples(example.predicted, aligned[name], symmetric), known)
+    if tails and labels and labels.isdisjoint(label for label, _ in tails):
+        logger.warning(
+            "no gold document relation has a label of the training facts, such as %r, so Ign F1 is F1; were both "
+            "converted with the same --names?",
+            min(tails)[0],
+        )
     return levels
 
 
@@ -135,13 +147,16 @@ def _clusters(doc: Doc) -> list[Cluster]:
 
 
 def _align(predicted: Sequence[Cluster], gold: Sequence[Cluster]) -> list[Cluster]:
-    """For each predicted cluster the gold one that has more than half of its mentions, else itself."""
-    owner = {mention: cluster for cluster in sorted(gold, key=sorted, reverse=True) for mention in cluster}
+    """For each predicted cluster the gold one that it is, or that has most of its mentions (over half), else itself."""
+    owners: defaultdict[tuple[int, int], list[Cluster]] = defaultdict(list)
+    for cluster in set(gold):
+        for mention in cluster:
+            owners[mention].append(cluster)
     aligned = []
     for cluster in predicted:
-        votes = Counter(owner[mention] for mention in cluster if mention in owner)
-        best, count = votes.most_common(1)[0] if votes else (cluster, 0)
-        aligned.append(best if 2 * count > len(cluster) else cluster)
+        votes = Counter(owner for mention in cluster for owner in owners.get(mention, ()))
+        best = min(votes, key=lambda owner: (owner != cluster, -votes[owner], sorted(owner)), default=cluster)
+        aligned.append(best if 2 * votes[best] > len(cluster) else cluster)
     return aligned
 
 
@@ -152,16 +167,28 @@ def _triples(doc: Doc, clusters: Sequence[Cluster], symmetric: Collection[str]) 
     return {_triple(relation, clusters, symmetric) for relation in doc._.document_relations}
 
 
-def _known(
-    doc: Doc, clusters: Sequence[Cluster], symmetric: Collection[str], facts: Collection[Fact]
-) -> set[Triple]:
+Tails = Mapping[tuple[str, str], Collection[str]]
+"""The tails of facts by label and head: facts can be looked up without going through all pairs of names."""
+
+
+def _tails(facts: Iterable[Fact]) -> Tails:
+    tails: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for fact in facts:
+        tails[fact.label, fact.head].add(fact.tail)
+    return tails
+
+
+def _known(doc: Doc, clusters: Sequence[Cluster], symmetric: Collection[str], tails: Tails) -> set[Triple]:
     """Those relations of ``doc`` that say one of the facts under any names of their clusters."""
+    if not tails:
+        return set()
     names = [cluster_names(doc, cluster) for cluster in clusters_of(doc)]
-    return {
-        _triple(relation, clusters, symmetric)
-        for relation in doc._.document_relations
-        if any(fact in facts for fact in relation_facts(relation, names))
-    }
+
+    def is_known(relation: Mapping[str, Any]) -> bool:
+        ends = names[relation["tail"]]
+        return any(not ends.isdisjoint(tails.get((relation["label"], head), ())) for head in names[relation["head"]])
+
+    return {_triple(relation, clusters, symmetric) for relation in doc._.document_relations if is_known(relation)}
 
 
 def _triple(relation: Mapping[str, Any], clusters: Sequence[Cluster], symmetric: Collection[str]) -> Triple:

@@ -12,6 +12,7 @@ def load_instruction_model(source: str, *, revision: str | None = None, device: 
     source: a local folder or a hub id. device: such as ``"cpu"`` or ``"cuda"``. Raises ``ValueError`` for what cannot
     be loaded.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -20,18 +21,28 @@ def load_instruction_model(source: str, *, revision: str | None = None, device: 
             source, revision=revision, torch_dtype="auto", trust_remote_code=False
         )
         model = model.to(device).eval()
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:  # the last: of a device unknown to this torch
+    # AssertionError: of a device unknown to this torch
+    except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"model {source!r} cannot be loaded as a causal language model: {reason}") from error
     return model, tokenizer
 
 
 def prompt_text(tokenizer: Any, request: str) -> str:
-    """The request as a chat where the tokenizer has a template for one; else as it is."""
+    """The request as a chat where the tokenizer has a template for one; else as it is.
+
+    Raises ``ValueError`` for a template that is broken or refuses the request.
+    """
     if not tokenizer.chat_template:
         return request
+    from jinja2 import TemplateError
+
     messages = [{"role": "user", "content": request}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the chat template of {tokenizer.name_or_path!r} fails: {reason}") from error
 
 
 def encode_prompts(tokenizer: Any, requests: Sequence[str], **options: Any) -> Any:

@@ -6,6 +6,7 @@ and ``n_process=2``. ``Doc._.relation_spans`` shows the same relations with spaC
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypedDict
 
@@ -96,8 +97,9 @@ def check_position(doc: Doc, what: str, position: Any) -> None:
 
 def check_score(what: str, scored: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` unless the score of ``scored``, called ``what`` in errors, is a number or missing."""
-    if not isinstance(scored.get("score", 1.0), (int, float)):
-        raise ValueError(f"score of {what} is {scored['score']!r}; expected a number.")
+    score = scored.get("score", 1.0)
+    if not isinstance(score, (int, float)) or math.isnan(score):
+        raise ValueError(f"score of {what} is {score!r}; expected a number.")
 
 
 def to_pair_scores(doc: Doc) -> dict[tuple[int, int], dict[str, float]]:

@@ -224,7 +224,13 @@ def test_document_relations_and_facts(run, tmp_path):
     assert json.loads(facts.read_text("utf8")) == {"head": "Ann", "label": "place of birth", "tail": "Bern"}
     assert len(docs[0]._.document_relations) == 1
     result, _ = run("fewrel", "--facts", str(facts))
-    assert "--document-relations is given for FORMAT 'fewrel'; expected only for re-docred" in result.output
+    assert "--facts is given for FORMAT 'fewrel'; expected only for re-docred" in result.output
+    result, _ = run("re-docred", "--facts", str(facts), "--unit", "sentence")
+    assert "--facts is given with --unit sentence; expected --unit document" in result.output
+    result, _ = run("re-docred", "--facts", str(tmp_path / "out/../out/a.spacy"), output="out/a.spacy")
+    assert "which is OUTPUT too; expected another file" in result.output
+    result, _ = run("re-docred", "--self-label", "")
+    assert "self_label is ''; expected a label" in result.output
     result, _ = run("re-docred", "--document-relations", "--unit", "sentence")
     assert "expected unit 'document' with it" in result.output
 

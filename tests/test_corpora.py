@@ -376,6 +376,53 @@ def test_re_docred_document_relations():
     assert [span.text for span in doc._.document_relation_spans[0].head] == ["Ann Lee", "Lee", "Lee"]
 
 
+def test_re_docred_document_relations_are_between_entities_at_different_places():
+    """Of two entities that share a place the identical pair says nothing, and two at the same places are one thing."""
+    document = re_docred_document(
+        vertexSet=[
+            [mention(0, 0, 2), mention(2, 0, 1)],
+            [mention(0, 0, 2, "MISC"), mention(1, 0, 1)],
+            [mention(0, 0, 2, "ORG")],
+            [mention(0, 0, 2, "LOC"), mention(2, 0, 1, "LOC")],
+        ],
+        labels=[
+            {"h": 0, "t": 1, "r": "P1", "evidence": [0]},
+            {"h": 0, "t": 1, "r": "P1", "evidence": [0, 1]},
+            {"h": 2, "t": 2, "r": "P2"},
+            {"h": 0, "t": 3, "r": "P3"},
+        ],
+    )
+    (doc,), report = convert(re_docred, [document], document_relations=True)
+    assert pairs_of(doc, "P1") == [(10, 11, 7, 8)], "no shared sentence but at the same place: the closest pair"
+    assert report.relations.left_out == {"self relation": 1, "duplicate relation": 1}
+    (relation,) = doc._.document_relations
+    assert relation["label"] == "P1"
+    assert [(*pair["head_pos"], *pair["tail_pos"]) for pair in relation["evidence"]] == [(0, 2, 7, 8)]
+    document["labels"] = [{"h": 2, "t": 1, "r": "P1"}, {"h": 2, "t": 0, "r": "P1"}]
+    document["vertexSet"][0] = [mention(0, 0, 2)]
+    (doc,), report = convert(re_docred, [document], document_relations=True)
+    assert report.relations.left_out == {"self relation": 1}
+    assert len(doc._.document_relations) == len(doc._.relations) == 1
+
+
+def test_re_docred_evidence_of_a_fact_that_is_there_twice():
+    document = re_docred_document()
+    document["labels"] = [{"h": 0, "t": 2, "r": "P20", "evidence": evidence} for evidence in ([0, 2], [2], [])]
+    (doc,), report = convert(re_docred, [document], document_relations=True)
+    assert report.relations.left_out == {"duplicate relation": 2}
+    (relation,) = doc._.document_relations
+    assert len(relation["evidence"]) == 6
+
+
+def test_re_docred_self_label_is_no_other_label():
+    for label, expected in (("P19", "which is a label of the data; expected another"), ("", "expected a label, or")):
+        with pytest.raises(ValueError, match=f"self_label is '{label}'.*{expected}"):
+            convert(re_docred, [re_docred_document()], self_label=label)
+    labels = LabelChoice(exclude=["P19"])
+    (doc,), _ = convert(re_docred, [re_docred_document()], self_label="P19", labels=labels)
+    assert len(pairs_of(doc, "P19")) == 4
+
+
 def test_re_docred_self_label():
     (doc,), report = convert(re_docred, [re_docred_document()], self_label="SELF")
     assert pairs_of(doc, "SELF") == [(0, 2, 10, 11), (0, 2, 16, 17), (10, 11, 16, 17), (13, 14, 19, 20)]

@@ -155,20 +155,18 @@ def test_a_mention_of_two_span_groups_belongs_to_the_first_in_the_text() -> None
     assert set(found_in(doc)) == {(0, 1, "born in")}
 
 
-def test_a_mention_that_is_no_coreference_span_goes_by_its_syntactic_root() -> None:
-    words = ["The", "old", "company", "grew", ".", "Acme", "left", "Bern", "."]
-    heads = [2, 2, 3, 3, 3, 6, 6, 6, 6]
-    deps = ["det", "amod", "nsubj", "ROOT", "punct", "nsubj", "ROOT", "dobj", "punct"]
-    groups = [[(0, 3), (5, 6)], [(0, 4)]]
-    for parsed in (True, False):
-        doc = Doc(VOCAB, words=words, **({"heads": heads, "deps": deps} if parsed else {}))
-        set_span_group_clusters(doc, groups)
-        doc._.relations = [make_relation(doc[1:3], doc[7:8], "located in")]
-        DocumentRelations()(doc)
-        (relation,) = doc._.document_relations
-        assert relation["evidence"][0]["head_pos"] == [1, 3], "what was found is not changed"
-        head = doc._.mention_clusters[relation["head"]]
-        assert head == ([[0, 3], [5, 6]] if parsed else [[1, 3]])
+def test_an_argument_that_is_no_coreference_span_is_a_cluster_of_its_own() -> None:
+    doc = DocumentRelations()(new_doc([((1, 2), "born in", BERN, 0.9)], [[ANN, SHE]]))
+    assert doc._.mention_clusters == [[[0, 2], [7, 8]], [[1, 2]], [[5, 6]]]
+    assert set(found_in(doc)) == {(1, 2, "born in")}
+
+
+def test_span_groups_that_were_there_before_are_replaced() -> None:
+    doc = new_doc([], [[ANN, SHE], [BERN, BERN2]])
+    doc.spans["coref_clusters_x"] = [doc[0:1]]
+    set_span_group_clusters(doc, [[ROME, ROME2]])
+    assert span_group_clusters(doc, "coref_clusters") == [[ROME, ROME2]]
+    assert set(doc.spans) == {"coref_clusters_1", "coref_clusters_x"}
 
 
 def test_symmetric_labels_join_two_clusters_once() -> None:
@@ -315,6 +313,11 @@ def test_document_relations_survive_serialisation(way: str) -> None:
         ({"tail": "x"}, "tail of a document relation is 'x'; expected the index"),
         ({"label": 3}, "label of a document relation is 3; expected a string"),
         ({"score": "high"}, "score of a document relation is 'high'; expected a number"),
+        ({"score": float("nan")}, "score of a document relation is nan; expected a number"),
+        ({"evidence": None}, "evidence of a document relation is None; expected a list of pairs"),
+        ({"evidence": [3]}, r"evidence of a document relation is \[3\]; expected a list of pairs"),
+        ({"evidence": [{"head_pos": [0, 1], "tail_pos": [0, 99]}]}, r"tail_pos of evidence is \[0, 99\]; expected"),
+        ({"evidence": [{"head_pos": [0, 1], "tail_pos": [1, 2], "score": "x"}]}, "score of evidence is 'x'; expected"),
     ],
 )
 def test_a_wrong_document_relation_is_named(change: dict[str, Any], message: str) -> None:
@@ -366,6 +369,8 @@ def test_a_wrong_relation_is_named_and_costs_no_other_document() -> None:
     bad._.relations = [{"head_pos": [0, 99], "tail_pos": [0, 1], "label": "x"}]
     with pytest.raises(ValueError, match=r"head_pos of a relation is \[0, 99\]; expected token offsets"):
         nlp.get_pipe("document_relations")(bad)
+    with pytest.raises(ValueError, match="score of a relation is nan; expected a number"):
+        nlp.get_pipe("document_relations")(new_doc([(ANN, "born in", BERN, float("nan"))]))
     failed: list[Any] = []
     nlp.set_error_handler(lambda name, pipe, docs, error: failed.append((name, docs)))
     assert len(list(nlp.pipe([good, bad]))) == 1

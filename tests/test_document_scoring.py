@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,48 @@ def test_half_of_the_mentions_is_no_majority() -> None:
     assert score(more, gold)["exact"].micro.tp == 0
 
 
+def test_gold_clusters_that_overlap_are_told_apart() -> None:
+    """{Ann, She} and {She, Lee} are parts of {Ann, She, Lee}: each is itself, whatever else has its mentions."""
+    clusters = [[ANN, SHE], [ANN, SHE, LEE], [BERN], [SHE, LEE]]
+    gold = annotated(clusters, [(0, "spouse", 2), (1, "residence", 2), (3, "author", 2)])
+    for level in score(gold, gold).values():
+        assert (level.micro.tp, level.micro.fp, level.micro.fn) == (3, 0, 0)
+    swapped = annotated(clusters, [(1, "spouse", 2), (0, "residence", 2), (0, "author", 2)])
+    for level in score(swapped, gold).values():
+        assert (level.micro.tp, level.micro.fp, level.micro.fn) == (0, 3, 3)
+
+
+def test_most_of_the_mentions_among_gold_clusters_that_overlap() -> None:
+    """Of {She, Lee, There} the second has two, the first one; of {Ann, She, Bob} both have two: the first it is."""
+    gold = annotated([[ANN, SHE], [ANN, SHE, LEE], [BERN]], [(0, "spouse", 2), (1, "residence", 2)])
+    found = annotated([[SHE, LEE, THERE], [ANN, SHE, BOB], [BERN]], [(0, "residence", 2), (1, "spouse", 2)])
+    levels = score(found, gold)
+    assert (levels["majority"].micro.tp, levels["majority"].micro.fp) == (2, 0)
+    assert levels["exact"].micro.tp == 0
+
+
+def test_huge_clusters_take_no_squared_time() -> None:
+    """2,000 names on both sides: that would be 4 million facts for each of 20 labels."""
+    n = 2_000
+    clusters = [[(index, index + 1) for index in side] for side in (range(n), range(n, 2 * n))]
+    words = " ".join(f"w{index}" for index in range(2 * n))
+    gold = annotated(clusters, [(0, f"label {label}", 1) for label in range(20)], words)
+    facts = {Fact(f"w{head}", "label 0", f"w{n - 1 - head}") for head in range(n)} | {Fact("w3", "label 1", f"w{n}")}
+    started = time.process_time()
+    assert score(gold, gold)["exact"].known is None
+    assert score(gold, gold, training_facts=())["exact"].known == 0
+    assert score(gold, gold, training_facts=facts)["exact"].known == 1
+    assert time.process_time() - started < 5
+
+
+def test_facts_of_other_labels_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    doc = annotated(CLUSTERS, GOLD)
+    for facts, told in ((FACTS, False), ((), False), ({Fact("Lee", "P20", "Rome")}, True)):
+        caplog.clear()
+        score(doc, training_facts=facts)
+        assert ("no gold document relation has a label of the training facts, such as 'P20'" in caplog.text) is told
+
+
 def test_perfect_and_empty_predictions() -> None:
     perfect = score(annotated(CLUSTERS, GOLD), training_facts=FACTS)["exact"]
     assert (perfect.micro.f1, perfect.ign_f1, perfect.known) == (1.0, 1.0, 3)
@@ -178,6 +221,9 @@ def test_wrong_facts_are_named(line: str, tmp_path: Path) -> None:
     path.write_text(f'{{"head": "a", "label": "b", "tail": "c"}}\n{line}\n', "utf8")
     with pytest.raises(ValueError, match=r"line 2 of training_facts .* expected a JSON object"):
         read_facts(path)
+    path.write_bytes(b'{"head": "Z\xfcrich", "label": "b", "tail": "c"}\n')
+    with pytest.raises(ValueError, match=rf"line 1 of training_facts {path} is .* expected a JSON object"):
+        read_facts(path)
     with pytest.raises(FileNotFoundError, match=r"training_facts .* is no file; expected"):
         read_facts(tmp_path / "none")
 
@@ -201,4 +247,6 @@ def test_the_scorer_of_the_component(tmp_path: Path) -> None:
     assert pipe.score([example])["doc_rel_r"] == 0.5
     nlp.to_disk(tmp_path / "model")
     path.unlink()
-    spacy.load(tmp_path / "model")  # the facts are read when something is scored
+    loaded: Any = spacy.load(tmp_path / "model")  # the facts are read when something is scored
+    with pytest.raises(FileNotFoundError, match=rf"training_facts {path} is no file; expected what convert"):
+        loaded.evaluate([example])

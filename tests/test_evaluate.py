@@ -299,16 +299,73 @@ def test_document_relations(documents: tuple[Path, Path, Path], tmp_path: Path) 
     model, data, facts = documents
     output = tmp_path / "scores.json"
     scores = run_json(output, model, data, "--gold-clusters", "--training-facts", facts)
-    exact = scores["document_relations"]["document_relations"]["exact"]
+    exact = scores["document_relations"]["exact"]
     # Predicted are Ann-Acme, Acme-Bob and Bob-Ann, gold are Ann-Acme and Bob knows Ann.
     assert (exact["micro"]["tp"], exact["micro"]["fp"], exact["micro"]["fn"], exact["known"]) == (1, 2, 1, 1)
     assert (exact["ign_precision"], exact["ign_f1"]) == (0.0, 0.0)
     assert scores["settings"]["gold_clusters"] is True
     assert "exact, without known facts" in run(model, data, "--gold-clusters", "--training-facts", facts).output
     scores = run_json(output, model, data)
-    levels = scores["document_relations"]["document_relations"]
+    levels = scores["document_relations"]
     assert levels["exact"]["micro"]["tp"] == 0, "Ann's cluster has one of her mentions"
     assert (levels["majority"]["micro"]["tp"], levels["majority"]["ign_f1"]) == (1, None)
+
+
+@Language.component("toy_coref")
+def find_wrong_clusters(doc: Doc) -> Doc:
+    """Everything is one thing."""
+    doc.spans["coref_clusters_1"] = [doc[0:1], doc[2:3], doc[5:6], doc[7:8]]
+    return doc
+
+
+def test_gold_document_clusters_survive_a_coreference_pipe(documents: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """A second ``document_relations``, without span groups, is given gold clusters too and scored once."""
+    model, data, _ = documents
+    nlp = spacy.load(model)
+    nlp.add_pipe("toy_coref", before="document_relations")
+    nlp.add_pipe("document_relations", name="second", config={"coref_prefix": None})
+    nlp.to_disk(tmp_path / "coref")
+    output = tmp_path / "scores.json"
+    found, given = (run_json(output, tmp_path / "coref", data, *options) for options in ((), ("--gold-clusters",)))
+    assert found["document_relations"]["exact"]["micro"]["tp"] == 0
+    assert [given["document_relations"]["exact"]["micro"][count] for count in ("tp", "fp")] == [1, 2]
+
+
+def test_symmetric_labels_of_document_relations(documents: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, data, _ = documents
+    nlp = spacy.load(model)
+    (gold,) = DocBin(store_user_data=True).from_disk(data).get_docs(nlp.vocab)
+    texts = cluster_texts(gold, gold._.mention_clusters)
+    gold._.document_relations = [make_document_relation(texts, 2, 1, "works_at", {}, score=1.0)]
+    save_data(data, [gold])
+    output = tmp_path / "scores.json"
+    found = [run_json(output, model, data, "--gold-clusters", *given) for given in ((), ("--symmetric", "works_at"))]
+    assert [scores["document_relations"]["exact"]["micro"]["tp"] for scores in found] == [0, 1]
+    assert found[1]["settings"]["document_symmetric"] == ["works_at"]
+
+
+def test_document_relations_of_another_component(documents: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, data, _ = documents
+    nlp = spacy.load(model)
+    nlp.remove_pipe("document_relations")
+    nlp.add_pipe("toy_documents")
+    nlp.to_disk(tmp_path / "other")
+    scores = run_json(tmp_path / "scores.json", tmp_path / "other", data)
+    assert scores["document_relations"]["exact"]["micro"]["fn"] == 2
+    result = run(tmp_path / "other", data, "--gold-clusters")
+    assert result.exit_code == 1 and "--gold-clusters is given, but there are no document relations" in result.output
+
+
+@Language.component("toy_documents", assigns=["doc._.document_relations"])
+def find_no_document_relations(doc: Doc) -> Doc:
+    return doc
+
+
+def test_wrong_training_facts_are_told_before_the_model_is_loaded(tmp_path: Path, data: Path) -> None:
+    facts = tmp_path / "facts.jsonl"
+    facts.write_text("{}\n", "utf8")
+    result = run(tmp_path / "no model", data, "--training-facts", facts)
+    assert result.exit_code == 1 and "line 1 of training_facts" in result.output
 
 
 @pytest.mark.parametrize("option", ["--gold-clusters", "--training-facts"])

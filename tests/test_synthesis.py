@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from spacy.vocab import Vocab
 from spacy_ie_moe.corpora.conversion import ConversionReport
 from spacy_ie_moe.glirel.candidates import Candidates, collect
 from spacy_ie_moe.instruction_model import encode_prompts, without_special_tokens
-from spacy_ie_moe.synthesis.answers import read_answer, write_answer
+from spacy_ie_moe.synthesis.answers import Answer, Reading, read_answer, write_answer
 from spacy_ie_moe.synthesis.asking import Asker, SeededChoice
 from spacy_ie_moe.synthesis.labels import NO_RELATION, label_key, refuse_label, tidy_label
 from spacy_ie_moe.synthesis.pairs import Limits, split_pairs
 from spacy_ie_moe.synthesis.progress import AnswerFile
-from spacy_ie_moe.synthesis.prompt import EXAMPLE, REQUEST, make_request
+from spacy_ie_moe.synthesis.prompt import EXAMPLE, REQUEST, make_request, pair_names
 from spacy_ie_moe.synthesis.sources import read_json_lines, read_spacy_docs
 
 from .conftest import make_doc
@@ -45,6 +46,14 @@ from .uie import save_tiny_llama
         *((text, NO_RELATION) for text in ("NO RELATION", "no_relation", "No-Relation.", "`NO  RELATION`", "none")),
         ("NO RELATION (the text does not say)", NO_RELATION),
         ("no relationship", NO_RELATION),
+        *((text, NO_RELATION) for text in ("Not related", "unrelated", "N/A", "n.a.", "None (no relation)", "(NONE)")),
+        *((f"no {text}", NO_RELATION) for text in ("explicit relation", "clear relation", "direct link is stated")),
+        *((text, NO_RELATION) for text in ("(NO RELATION)", "NO RELATION: the text is silent", "Ann: no relation")),
+        ("not stated in the text", NO_RELATION),
+        ("no longer related to", "no longer related to"),
+        ("Nobel Prize connection", "nobel prize connection"),
+        ("(Founded by.)", "founded by"),
+        ("(a) b (c)", "(a) b (c)"),
     ],
 )
 def test_labels_are_tidied(written: str, label: str) -> None:
@@ -69,6 +78,8 @@ def test_case_can_be_kept() -> None:
         ("a\x00b", "unusual characters"),
         ("half \ud800 sign", "unusual characters"),
         ("broken \ufffd sign", "unusual characters"),
+        *((f"a{sign}b", "marks inside of a label") for sign in (":", " -> ", "→", "|", '"', "”", "»", "`")),
+        ("child's", None),
         ("x" * 61, "overlong label"),
         ("a b c d e f g h i", "overlong label"),
     ],
@@ -88,6 +99,15 @@ def test_spellings_of_a_label_are_one(label: str) -> None:
 # --- answers --------------------------------------------------------------------------------------------------
 
 
+ANN_BERN = ("Ann (PER)", "Bern (LOC, mention 2)")
+PICARD = ("Star Trek: Picard (WORK)", "CBS")
+TEN_THIRTY = ("10:30 (TIME)", "Bern (in Germany) (LOC)")
+
+
+def read(text: str, *pairs: tuple[str, str], finished: bool = True) -> Reading:
+    return read_answer(Answer(text, finished), pairs)
+
+
 @pytest.mark.parametrize(
     ("line", "label"),
     [
@@ -102,11 +122,53 @@ def test_spellings_of_a_label_are_one(label: str) -> None:
         ("1. Ann (PER) -> Bern (LOC): born in", "born in"),
         ("1. Ann → Bern: NO_RELATION", NO_RELATION),
         ("1.born in", "born in"),
+        ("1. Ann -> Bern -> born in", "born in"),
+        ("1. ann (PER) and Bern (LOC, mention 2): born in", "born in"),
+        ("1. **Ann -> Bern**: born in", "born in"),
+        ("1. (Ann, Bern): born in", "born in"),
+        ("1. Ann | Bern | born in", "born in"),
+        ("| 1 | Ann | Bern | born in |", "born in"),
+        ("1. Label: born in", "born in"),
+        ("1. Relation: NO RELATION", NO_RELATION),
+        ("1. Ann (PER): NO RELATION", NO_RELATION),
+        ("1. Ann -> Bern: NO RELATION: Ann is not in Bern", NO_RELATION),
+        ("1. Bern -> Ann -> NO RELATION", NO_RELATION),
     ],
 )
 def test_ways_to_write_a_line(line: str, label: str) -> None:
-    reading = read_answer(line, 1)
+    reading = read(line, ANN_BERN)
     assert reading.labels == {0: label} and reading.lines.converted == reading.lines.read == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "names", "reason"),
+    [
+        ("1. Ann (PER) -> Bern (LOC, mention 2)", ANN_BERN, "pair without a label"),
+        ("1. Star Trek: Picard (WORK) -> CBS (ORG)", PICARD, "pair without a label"),
+        ("1. Star Trek: Picard (WORK) -> CBS", PICARD, "pair without a label"),
+        ("1. 10:30 (TIME) -> Bern", TEN_THIRTY, "marks inside of a label"),
+        ("1. 10:30 (TIME) -> Bern (in Germany) (LOC)", TEN_THIRTY, "pair without a label"),
+        ("10:30 (TIME) -> Bern (LOC)", TEN_THIRTY, "no pair number"),
+        ("1. Ann -> Bern [LOC]", ANN_BERN, "pair without a label"),
+        ("1. @Ann", ("@Ann", "Bern"), "entity in the label"),
+        ("1. Bern and Ann: born in", ANN_BERN, "marks inside of a label"),
+        ("1. Ann -> born in -> Bern", ANN_BERN, "marks inside of a label"),
+        ("1. Ann was born in Bern", ANN_BERN, "entity in the label"),
+        ("1. Ann (PER) ->", ANN_BERN, "entity in the label"),
+        ("1.5 million people live there", ANN_BERN, "no pair number"),
+        ("1-year contract", ANN_BERN, "no pair number"),
+    ],
+)
+def test_names_and_sentences_are_no_labels(line: str, names: tuple[str, str], reason: str) -> None:
+    assert read(line, names).lines.left_out == {reason: 1}
+
+
+def test_the_last_line_of_an_unfinished_answer_is_left_out() -> None:
+    whole = "1. lives in\n2. place of birth"
+    for size in range(len(whole)):
+        reading = read(whole[:size], ANN_BERN, ANN_BERN, finished=False)
+        assert reading.labels == ({0: "lives in"} if size > whole.index("2") else {})
+        assert reading.lines.left_out == ({"cut off": 1} if size else {})
 
 
 def test_what_cannot_be_used_is_counted() -> None:
@@ -122,7 +184,7 @@ def test_what_cannot_be_used_is_counted() -> None:
     3. Ann -> Bern
     3. 17
     2 of them are not related"""
-    reading = read_answer(answer, 3)
+    reading = read(answer, *[ANN_BERN] * 3)
     assert reading.labels == {0: "born in"} and reading.lines.converted == 1
     assert reading.lines.left_out == {
         "no pair number": 3,
@@ -136,13 +198,13 @@ def test_what_cannot_be_used_is_counted() -> None:
 
 
 def test_a_usable_line_counts_behind_one_that_is_none() -> None:
-    assert read_answer("1. ?\n2. owns\n1. sold", 2).labels == {0: "sold", 1: "owns"}
+    assert read("1. ?\n2. owns\n1. sold", ANN_BERN, ANN_BERN).labels == {0: "sold", 1: "owns"}
 
 
 def test_thoughts_are_no_answers() -> None:
-    assert read_answer("<think>\n1. owns?\n</think>\n\n1. sold", 2).labels == {0: "sold"}
-    assert read_answer("1. owns? Hm.</think>1. sold", 2).labels == {0: "sold"}
-    assert read_answer("<think>\n1. owns", 2).lines.read == 0
+    assert read("<think>\n1. owns?\n</think>\n\n1. sold", ANN_BERN).labels == {0: "sold"}
+    assert read("1. owns? Hm.</think>1. sold", ANN_BERN).labels == {0: "sold"}
+    assert read("<think>\n1. owns", ANN_BERN).lines.read == 0
 
 
 odd_lines = st.lists(
@@ -150,14 +212,21 @@ odd_lines = st.lists(
 )
 
 
-@given(odd_lines, st.integers(0, 5), st.booleans())
-def test_any_answer_is_read_and_accounted_for(lines: list[str], pairs: int, keep_case: bool) -> None:
+odd_names = st.text() | st.sampled_from([*ANN_BERN, *PICARD, *TEN_THIRTY, "", " (X)"])
+
+
+@given(odd_lines, st.lists(st.tuples(odd_names, odd_names), max_size=5), st.booleans(), st.booleans())
+def test_any_answer_is_read_and_accounted_for(
+    lines: list[str], pairs: list[tuple[str, str]], finished: bool, keep_case: bool
+) -> None:
     text = "\n".join(lines)
-    reading = read_answer(text, pairs, keep_case=keep_case)
+    reading = read_answer(Answer(text, finished), pairs, keep_case=keep_case)
     assert reading.lines.read == len([line for line in text.splitlines() if line.strip()])
     assert reading.lines.converted == len(reading.labels)
     for index, label in reading.labels.items():
-        assert 0 <= index < pairs and refuse_label(label) is None and tidy_label(label, keep_case=keep_case) == label
+        assert (
+            0 <= index < len(pairs) and refuse_label(label) is None and tidy_label(label, keep_case=keep_case) == label
+        )
 
 
 letters = st.characters(categories=["L"])
@@ -167,9 +236,24 @@ labels = st.builds("{}{}".format, letters, st.text(signs, max_size=40)).map(tidy
 
 @given(st.lists(labels.filter(lambda label: refuse_label(label) is None), max_size=6))
 def test_written_answers_are_read_back(written: list[str]) -> None:
-    reading = read_answer(write_answer(written), len(written))
+    reading = read(write_answer(written), *[("ANN", "BERN")] * len(written))
     assert reading.labels == dict(enumerate(written))
     assert not reading.lines.left_out
+
+
+names = st.builds(
+    "{}{}".format,
+    st.from_regex(r"[ABab1:>.|-]{0,3}[ABab1]([ABab1:>.|-]{1,3}| [ab1:]){0,2}", fullmatch=True),
+    st.sampled_from(["", " (PER)", " (LOC, mention 2)"]),
+)
+forms = ["{0} -> {1}", "{0} → {1}: {2}", "{0} -> {1} -> {2}", "({0}, {1}): {2}", "{0} | {1} | {2}", "{0} and {1}: {2}"]
+forms += ["{0} -> {2} -> {1}", "{1} -> {0}: {2}", "{0}: {2}", "{0}", "**{0} - {1}** - {2}", "{0} {2} {1}", "{1}"]
+
+
+@given(names, names, st.sampled_from(forms), st.sampled_from(["lives in", "NO RELATION"]))
+def test_names_in_an_answer_do_not_become_labels(head: str, tail: str, form: str, label: str) -> None:
+    found = read("1. " + form.format(head, tail, label), (head, tail)).labels
+    assert found in ({}, {0: label})
 
 
 # --- pairs and prompts ----------------------------------------------------------------------------------------
@@ -189,22 +273,23 @@ def test_every_pair_is_asked_once_or_too_far(
     spans = sorted((start, start + width) for start, width in found)
     limits = Limits(window=window, max_pairs=max_pairs, max_distance=max_distance)
     parts, far = split_pairs(candidates_at(*spans), 70, limits)
-    everything = [pair for part in parts for pair in part.pairs] + far
+    asked = [pair for part in parts for pair in part.pairs]
     rows = range(len(spans))
-    assert sorted(everything) == [(head, tail) for head in rows for tail in rows if head != tail]
+    missing = {(head, tail) for head in rows for tail in rows if head != tail}.difference(asked)
+    assert len(asked) == len(set(asked)) and len(missing) == far
     for part in parts:
         assert 1 <= len(part.pairs) <= max_pairs
         assert 0 <= part.start < part.end <= 70 and part.end - part.start == min(70, window)
         for pair in part.pairs:
             assert all(part.start <= spans[row][0] and spans[row][1] <= part.end for row in pair)
-    for head, tail in far:
+    for head, tail in missing:
         near = max_distance is None or abs(spans[head][0] - spans[tail][0]) <= max_distance
         width = max(spans[head][1], spans[tail][1]) - min(spans[head][0], spans[tail][0])
         assert not near or width > window
 
 
 def test_few_entities_make_no_pairs() -> None:
-    assert split_pairs(candidates_at(), 0, Limits()) == split_pairs(candidates_at((0, 2)), 3, Limits()) == ([], [])
+    assert split_pairs(candidates_at(), 0, Limits()) == split_pairs(candidates_at((0, 2)), 3, Limits()) == ([], 0)
 
 
 def test_a_part_is_asked_about_with_its_text_and_names() -> None:
@@ -212,7 +297,7 @@ def test_a_part_is_asked_about_with_its_text_and_names() -> None:
     spans = [(3, 4, "LOC"), (6, 7, "LOC"), (8, 9, "PER"), (8, 9, "ARTIST")]
     candidates = collect(Span(doc, start, end, label=label) for start, end, label in spans)
     (part, other), far = split_pairs(candidates, len(doc), Limits(window=8, max_pairs=4))
-    assert (part.start, part.end, far) == (2, 10, []) and (other.start, other.end) == (4, 12)
+    assert (part.start, part.end, far) == (2, 10, 0) and (other.start, other.end) == (4, 12)
     request = make_request(doc, candidates, part)
     assert request.startswith(REQUEST) and EXAMPLE[0] in request
     assert request.endswith(
@@ -225,11 +310,15 @@ def test_a_part_is_asked_about_with_its_text_and_names() -> None:
         "Labels:"
     )
     assert "1. Paris (LOC) -> Ann May (PER, ARTIST)\n" in make_request(doc, candidates, other)
+    second = candidates_at((6, 7), (8, 9))
+    (part,), _ = split_pairs(second, len(doc), Limits())
+    assert pair_names(doc, second, part)[0] == ("Paris (X, mention 2)", "Ann May (X)")
 
 
 def test_the_example_is_answered_as_it_is_read() -> None:
     labelled = [label for *_, label in EXAMPLE[1:]]
-    assert read_answer(write_answer(labelled), 3).labels == dict(enumerate(labelled))
+    pairs = [(head, tail) for head, tail, _ in EXAMPLE[1:]]
+    assert read(write_answer(labelled), *pairs).labels == dict(enumerate(labelled))
 
 
 # --- sources --------------------------------------------------------------------------------------------------
@@ -240,7 +329,7 @@ def test_lines_of_glirel_are_read_and_the_rest_is_counted(tmp_path: Path) -> Non
     ner = [[0, 0, "PER", "Ann"], [2, 2], [2, 2, "", "Bern"], [2, 3, "LOC", "?"], [0, "0", "PER"], "Ann", [0, 0, 7]]
     records = [{"tokenized_text": words, "ner": ner}, {"tokenized_text": [], "ner": []}, {"tokenized_text": words}, [1]]
     path = tmp_path / "in.jsonl"
-    path.write_bytes(b"\n".join(json.dumps(record).encode() for record in records) + b"\n\n{\"broken\n\xff\n")
+    path.write_bytes(b"\n".join(json.dumps(record).encode() for record in records) + b'\n\n{"broken\n\xff\n')
     report = ConversionReport()
     (passage,) = read_json_lines(path, Vocab(), report)
     assert passage.candidates.spans.tolist() == [[0, 1], [2, 3]]
@@ -274,13 +363,13 @@ class Script:
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
 
-    def __call__(self, requests: Sequence[str]) -> list[str | None]:
+    def __call__(self, requests: Sequence[str]) -> list[Answer | None]:
         self.asked.append(list(requests))
-        return [None if request == "None" else request.upper() for request in requests]
+        return [None if request == "None" else Answer(request.upper(), request != "b") for request in requests]
 
 
 REQUESTS = ["a", "b", "None", "ü\u2028", "e", "f", "g"]
-ANSWERS = ["A", "B", None, "Ü\u2028", "E", "F", "G"]
+ANSWERS = [Answer("A"), Answer("B", False), None, *map(Answer, ("Ü\u2028", "E", "F", "G"))]
 
 
 def test_a_run_goes_on_wherever_it_was_cut_off(tmp_path: Path) -> None:
@@ -300,7 +389,7 @@ def test_a_run_goes_on_wherever_it_was_cut_off(tmp_path: Path) -> None:
         assert rest.asked == script.asked[len(script.asked) - len(rest.asked) :]
         assert file.reused == sum(map(len, script.asked[: len(script.asked) - len(rest.asked)]))
     idle = Script()
-    assert list(AnswerFile(path, {"--seed": 1}).answers([*REQUESTS, "h"], idle, 2)) == [*ANSWERS, "H"]
+    assert list(AnswerFile(path, {"--seed": 1}).answers([*REQUESTS, "h"], idle, 2)) == [*ANSWERS, Answer("H")]
     assert idle.asked == [["h"]]
 
 
@@ -312,6 +401,7 @@ def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
         ({"--seed": 2, "--window": 5}, REQUESTS, r"--seed is 2, but .* was begun with 1; expected the same"),
         ({"--seed": 1, "--new": 5}, REQUESTS, r"--new is 5, but .* was begun with None"),
         ({"--seed": 1}, ["a", "x"], r"answer 2 in .* is to another prompt"),
+        ({"--seed": 1}, REQUESTS[:5], r"has more answers than the input now has prompts \(5\)"),
     ]:
         with pytest.raises(ValueError, match=message):
             list(AnswerFile(path, settings).answers(requests, Script(), 3))
@@ -323,6 +413,8 @@ def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
         (header + b"{}\n" + batches[0], 2),
         (header + b'{"requests": ["a"], "answers": []}\n', 2),
         (header + b'{"requests": ["a"], "answers": [7]}\n', 2),
+        (header + b'{"requests": ["a"], "answers": ["A"]}\n', 2),
+        (header + b'{"requests": ["a"], "answers": [["A", 1]]}\n', 2),
     ]:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=f"line {number} of .* is none that synthesize wrote"):
@@ -331,7 +423,7 @@ def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_a_run_that_fails_at_once_leaves_no_file(tmp_path: Path) -> None:
-    def fail(requests: Sequence[str]) -> list[str | None]:
+    def fail(requests: Sequence[str]) -> list[Answer | None]:
         raise ValueError("no model")
 
     file = AnswerFile(tmp_path / "new" / "answers.jsonl", {})
@@ -355,7 +447,7 @@ def test_an_answer_does_not_depend_on_the_batch(tiny_llama: Path, temperature: f
     together = asker(requests)
     assert together == [answer for request in requests for answer in asker([request])]
     assert together[::-1] == asker(requests[::-1])
-    assert len(set(together)) > 1
+    assert len(set(together)) > 1 and not all(answer.finished for answer in together if answer)
     other = Asker(str(tiny_llama), max_new_tokens=16, temperature=temperature, seed=4)(requests)
     assert (other == together) == (temperature == 0)
 
@@ -384,3 +476,40 @@ def test_a_chat_template_is_used_and_names_of_special_tokens_are_text(tiny_llama
     tokenizer.chat_template = "{% for m in messages %}<s>{{ m['content'] }}{% endfor %}!"
     (ids,) = encode_prompts(tokenizer, [text])["input_ids"]
     assert ids.count(tokenizer.bos_token_id) == 1 and tokenizer.decode(ids) == f"<s>{text}!"
+
+
+def test_an_answer_knows_whether_it_came_to_an_end(tiny_llama: Path) -> None:
+    asker = Asker(str(tiny_llama), max_new_tokens=4)
+    (cut_off,) = asker(["x"])
+    model, tokenizer = asker._loaded
+    assert cut_off is not None and not cut_off.finished
+    model.generation_config.eos_token_id = tokenizer(cut_off.text, add_special_tokens=False)["input_ids"][-1]
+    ended, long = asker(["x", "Find it."])
+    assert ended is not None and ended.finished
+    assert asker(["Find it."]) == [long]
+
+
+def test_thoughts_that_the_template_begins_are_no_answers(tiny_llama: Path) -> None:
+    asker = Asker(str(tiny_llama), max_new_tokens=4)
+    asker._loaded[1].chat_template = "{{ messages[0]['content'] }}<think>\n"
+    (answer,) = asker(["x"])
+    assert answer is not None and answer.text.startswith("<think>")
+    assert read_answer(answer, [ANN_BERN]).lines.read == 0
+
+
+def test_what_a_model_cannot_do_is_one_sentence(tiny_llama: Path, tmp_path: Path) -> None:
+    def too_much(**_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    asker = Asker(str(tiny_llama))
+    asker._loaded[1].chat_template = "{{ raise_exception('no user here') }}"
+    with pytest.raises(ValueError, match=r"the chat template of .* fails: no user here"):
+        asker(["x"])
+    asker._loaded[1].chat_template = None
+    asker._loaded[0].generate = too_much
+    with pytest.raises(ValueError, match="for answers to 2 prompts at once; expected a smaller --batch-size"):
+        asker(["x", "y"])
+    shutil.copytree(tiny_llama, tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="cannot be loaded as a causal language model"):
+        Asker(str(tmp_path / "damaged"))(["x"])

@@ -22,9 +22,10 @@ from torch.nn.utils.rnn import pad_sequence
 from typer.testing import CliRunner
 
 from spacy_ie_moe.cli import app
-from spacy_ie_moe.corpora.reader import create_relation_corpus, read_docs
+from spacy_ie_moe.corpora.reader import create_relation_corpus, make_example, read_docs
+from spacy_ie_moe.files import locked
 from spacy_ie_moe.relations import make_relation
-from spacy_ie_moe.synthesis.answers import write_answer
+from spacy_ie_moe.synthesis.answers import Answer, write_answer
 from spacy_ie_moe.synthesis.labels import NO_RELATION
 from spacy_ie_moe.synthesis.pairs import Limits, split_pairs
 from spacy_ie_moe.synthesis.prompt import make_request
@@ -72,7 +73,7 @@ def results(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in RESULTS]
 
 
-def written(folder: Path) -> list[str]:
+def written(folder: Path) -> list[Any]:
     """All answers, whatever the batches."""
     _, *batches = map(json.loads, (folder / "answers.jsonl").read_bytes().splitlines())
     return [answer for batch in batches for answer in batch["answers"]]
@@ -339,11 +340,11 @@ def test_a_huge_document_is_asked_in_parts(tmp_path: Path) -> None:
     data = write_records(tmp_path / "in.jsonl", [huge(3000, 10), RECORDS[2]])
     seen: list[str] = []
 
-    def answer(requests: Iterable[str]) -> Iterator[str]:
+    def answer(requests: Iterable[str]) -> Iterator[Answer]:
         for request in requests:
             seen.append(request)
             asked = request.rpartition("\nPairs:\n")[2].count("\n")
-            yield write_answer(NO_RELATION if number % 2 else "next to" for number in range(asked))
+            yield Answer(write_answer(NO_RELATION if number % 2 else "next to" for number in range(asked)))
 
     report = SynthesisReport()
     passages = read_json_lines(data, Vocab(), report.conversion)
@@ -355,7 +356,8 @@ def test_a_huge_document_is_asked_in_parts(tmp_path: Path) -> None:
     assert report.prompts == len(seen) and max(map(len, seen)) < 5000
     (doc, record), (last, _) = made
     assert len(doc._.relations) == near // 2 and len(record["relations"]) == near
-    assert len(doc.user_data["ignored_pairs"]) == 300 * 299 - near
+    assert doc.user_data["ignored_pairs"] == [] and doc.user_data["pair_limits"] == [200, 100]
+    assert "pair_limits" not in last.user_data
     assert last._.relations[0]["label"] == "next to" and isinstance(last, Doc)
 
 
@@ -365,6 +367,45 @@ def test_nothing_to_ask_is_said_and_needs_no_model(tmp_path: Path) -> None:
     assert result.exit_code == 0 and result.stderr == "Warning: no document has two entities to ask about.\n"
     assert not (tmp_path / "out" / "answers.jsonl").exists()
     assert [len(doc.ents) for doc in read_docs(tmp_path / "out" / "relations.spacy", Vocab())] == [1, 0]
+
+
+def test_pairs_too_far_apart_teach_nothing(encoder_folders: dict[str, Path]) -> None:
+    nlp = make_trainable("anchored", encoder_folders["bert"])
+    doc = make_doc(nlp.vocab, "a b c d", [(0, 1, "X"), (1, 2, "X"), (3, 4, "X")])
+    doc._.relations = [make_relation(doc.ents[0], doc.ents[1], "next to")]
+    nlp.initialize(lambda: [make_example(doc, gold_ents=True)])
+    shown = {}
+    for limits in (None, [4, 2], [3, None]):
+        doc.user_data["pair_limits"] = limits
+        (shown[str(limits)],) = prepare(nlp, [doc], [])
+    every = {key[:4]: target for key, target in shown["None"].items()}
+    assert every[0, 1, 3, 4] == every[3, 4, 0, 1] == 0
+    beyond = {**every, (0, 1, 3, 4): -1, (3, 4, 0, 1): -1}
+    assert [{key[:4]: target for key, target in found.items()} for found in shown.values()] == [every, beyond, beyond]
+
+
+def test_a_place_of_two_types_is_one_entity(tmp_path: Path) -> None:
+    ner = [[0, 0, "PER", "bob"], [0, 0, "BOSS", "bob"], [3, 3, "ORG", "globex"]]
+    data = write_records(tmp_path / "in.jsonl", [{**RECORDS[2], "ner": ner}])
+    report = SynthesisReport()
+    passages = read_json_lines(data, Vocab(), report.conversion)
+    given = lambda requests: (Answer("1. works for\n2. employs\n", finished=False) for _ in requests)  # noqa: E731
+    ((doc, record),) = label_pairs(passages, given, limits=Limits(), exclude=(), keep_case=False, report=report)
+    assert record["ner"] == [ner[0], ner[2]] and len(doc.spans["entities"]) == 3
+    assert [each["label"] for each in doc._.relations] == ["works for"]
+    assert report.lines.left_out == {"cut off": 1} and report.pairs.left_out == {"no usable answer": 1}
+
+
+def test_two_runs_do_not_share_a_folder(taught: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with locked(out):
+        result = run(taught, data, out, *OPTIONS)
+    assert result.exit_code == 1
+    assert result.stderr == (f"Error: another run writes to {out} now; expected it to end first, or another folder.\n")
+    for name in (".relations.spacy.1.tmp", ".report.json.1.tmp", "mine.tmp"):
+        (out / name).touch()
+    assert run(taught, data, out, *OPTIONS).exit_code == 0
+    assert {path.name for path in out.iterdir()} == {*RESULTS, "report.json", "answers.jsonl", "mine.tmp"}
 
 
 def test_errors_are_one_sentence(taught: Path, data: Path, tmp_path: Path) -> None:
@@ -395,8 +436,10 @@ def test_errors_are_one_sentence(taught: Path, data: Path, tmp_path: Path) -> No
         ((taught, data, tmp_path / "begun", *OPTIONS, "--seed", 5), "--seed is 5, but"),
         ((taught, data, tmp_path / "begun", *OPTIONS, "--window", 3), "--window is 3, but"),
         ((taught, tmp_path / "other.jsonl", tmp_path / "begun", *OPTIONS), "answer 1 in"),
+        ((taught, tmp_path / "prefix.jsonl", tmp_path / "begun", *OPTIONS), "has more answers than the input now has"),
     ]
     write_records(tmp_path / "other.jsonl", RECORDS[2:])
+    write_records(tmp_path / "prefix.jsonl", RECORDS[:3])
     for arguments, message in cases:
         result = run(*arguments)
         assert result.exit_code == 1, (arguments, result.output)

@@ -59,7 +59,7 @@ FORMATS = {
     "spert": Format(spert.read),
     "fewrel": Format(fewrel.read, frozenset({"per_relation", "by_sentence"}), ("RE",)),
     "zero-rte": Format(zero_rte.read, tasks=("RE",)),
-    "re-docred": Format(re_docred.read, frozenset({"unit", "mentions", "document_relations", "self_label"})),
+    "re-docred": Format(re_docred.read, frozenset({"unit", "mentions", "document_relations", "self_label", "facts"})),
     "knowledgenet": Format(knowledgenet.read, frozenset({"folds"}), ("RE",)),
     "dygie": Format(dygie.read, frozenset({"unit"})),
     "string-triples": Format(string_triples.read, tasks=("RE",)),
@@ -175,13 +175,18 @@ def convert(
             "folds": folds,
             "unit": unit,
             "mentions": mentions,
-            "document_relations": document_relations or facts is not None or None,
+            "document_relations": document_relations or None,
             "self_label": self_label,
+            "facts": facts,
             "occurrences": occurrences,
             "sub_roles": sub_roles or None,
         }
         options = _options(format_name, {name: value for name, value in given.items() if value is not None})
         _check_output(output)
+        options.pop("facts", None)
+        if facts is not None:
+            _check_facts(facts, output, unit)
+            options["document_relations"] = True
         labels = LabelChoice(
             names=None if names is None else load_names(find_file(names)),
             only=None if only is None else frozenset(read_list(only, "--only")),
@@ -285,6 +290,13 @@ def _folds(value: str) -> frozenset[int]:
 def _check_output(output: Path) -> None:
     if output.suffix != ".spacy":
         raise ValueError(f"OUTPUT is {str(output)!r}; expected a file name that ends in .spacy.")
+
+
+def _check_facts(facts: Path, output: Path, unit: str | None) -> None:
+    if unit == "sentence":
+        raise ValueError("--facts is given with --unit sentence; expected --unit document, as facts are of documents.")
+    if facts.resolve() == output.resolve():
+        raise ValueError(f"--facts is {str(facts)!r}, which is OUTPUT too; expected another file.")
 
 
 def _write(doc_bin: DocBin, output: Path) -> None:

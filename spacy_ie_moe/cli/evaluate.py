@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -20,9 +21,9 @@ from spacy.training import Example
 from ..corpora.reader import create_relation_corpus
 from ..corpora.string_triples import STRING_TRIPLES
 from ..document_scoring import DocumentLevel, score_document_relations
-from ..documents.clusters import set_span_group_clusters
-from ..documents.facts import read_facts
-from ..documents.relations import clusters_of
+from ..documents.clusters import GOLD_PREFIX, give_gold_clusters
+from ..documents.component import DocumentRelations
+from ..documents.facts import Fact, read_facts
 from ..labels import LabelsInput, RelationLabel, inverse_names, parse_labels
 from ..pipeline import find_glirel
 from ..scoring import Counts, RelationScores, bootstrap_f1, score_relations, sort_confusion
@@ -83,7 +84,7 @@ def evaluate(
         bool,
         typer.Option(
             "--gold-clusters",
-            help="Give document_relations the gold clusters of mentions, as a coreference pipe would.",
+            help="Give document_relations the gold clusters of mentions, whatever a coreference pipe finds.",
         ),
     ] = False,
     training_facts: Annotated[
@@ -104,6 +105,7 @@ def evaluate(
         _fail(f"--output is {output}, but there is no folder {output.parent}.", code=2)
     try:
         given = read_labels(labels, labels_file)
+        facts = None if training_facts is None else read_facts(training_facts)
         nlp = _load(model)
         examples = [example for path in data for example in create_relation_corpus(path, gold_ents=gold_ents)(nlp)]
         settings: dict[str, Any] = {"model": model, "data": [str(path) for path in data]}
@@ -116,8 +118,9 @@ def evaluate(
         else:
             settings |= _set_up(nlp, given, examples, threshold, symmetric, gold_ents, keep_own=model != BUNDLED)
             settings |= _string_settings(examples, skip_empty)
-            settings |= _document_settings(nlp, examples, gold_clusters, training_facts)
-            result = _evaluate_relations(nlp, examples, settings, batch_size=batch_size, bootstrap=bootstrap)
+            settings |= _document_settings(nlp, examples, gold_clusters, training_facts, settings["symmetric"])
+            with _gold_clusters(nlp, examples) if gold_clusters else nullcontext():
+                result = _evaluate_relations(nlp, examples, settings, facts, batch_size=batch_size, bootstrap=bootstrap)
         if output is not None:
             text = json.dumps({"settings": settings, **result}, indent=2, ensure_ascii=False)
             output.write_text(text + "\n", encoding="utf8")
@@ -166,11 +169,15 @@ def _string_settings(examples: Iterable[Example], skip_empty: bool) -> dict[str,
 
 
 def _document_settings(
-    nlp: Language, examples: Iterable[Example], gold_clusters: bool, training_facts: Path | None
+    nlp: Language,
+    examples: Iterable[Example],
+    gold_clusters: bool,
+    training_facts: Path | None,
+    symmetric: Iterable[str],
 ) -> dict[str, Any]:
-    """How document relations are scored, after gold clusters were given; nothing where gold or pipeline have none."""
-    pipes = _assigning(nlp, "doc._.document_relations")
-    if not pipes or not any(example.reference._.document_relations for example in examples):
+    """How document relations are scored; nothing where gold or pipeline have none."""
+    found = _document_pipes(nlp) if gold_clusters else _assigning(nlp, "doc._.document_relations")
+    if not found or not any(example.reference._.document_relations for example in examples):
         if gold_clusters or training_facts is not None:
             raise ValueError(
                 f"{'--gold-clusters' if gold_clusters else '--training-facts'} is given, but there are no document "
@@ -178,17 +185,41 @@ def _document_settings(
                 f"document_relations: {_components(nlp)}."
             )
         return {}
-    if gold_clusters:
-        for name, pipe in pipes:
-            if pipe.coref_prefix is None:
-                raise ValueError(f"--gold-clusters is given, but coref_prefix of {name} is None; expected a name.")
-            for example in examples:
-                set_span_group_clusters(example.predicted, clusters_of(example.reference), pipe.coref_prefix)
-    return {"gold_clusters": gold_clusters, "training_facts": None if training_facts is None else str(training_facts)}
+    return {
+        "gold_clusters": gold_clusters,
+        "training_facts": None if training_facts is None else str(training_facts),
+        "document_symmetric": sorted(
+            {*symmetric, *(label for pipe in _document_pipes(nlp) for label in pipe.symmetric)}
+        ),
+    }
+
+
+@contextmanager
+def _gold_clusters(nlp: Language, examples: Iterable[Example]) -> Iterator[None]:
+    """Let ``document_relations`` take the gold clusters of the examples for those of a coreference pipe."""
+    give_gold_clusters(examples)
+    before = [(pipe, pipe.coref_prefix) for pipe in _document_pipes(nlp)]
+    try:
+        for pipe, _ in before:
+            pipe.coref_prefix = GOLD_PREFIX
+        yield
+    finally:
+        for pipe, prefix in before:
+            pipe.coref_prefix = prefix
+
+
+def _document_pipes(nlp: Language) -> list[DocumentRelations]:
+    return [pipe for _, pipe in nlp.pipeline if isinstance(pipe, DocumentRelations)]
 
 
 def _evaluate_relations(
-    nlp: Language, examples: list[Example], settings: dict[str, Any], *, batch_size: int | None, bootstrap: int
+    nlp: Language,
+    examples: list[Example],
+    settings: dict[str, Any],
+    facts: frozenset[Fact] | None,
+    *,
+    batch_size: int | None,
+    bootstrap: int,
 ) -> dict[str, Any]:
     """The scores of relations, which are printed too."""
     before = _unscored_pairs(nlp)
@@ -205,17 +236,12 @@ def _evaluate_relations(
         triplets = score_triplets(predictions, symmetric=settings["symmetric"], spans_key=pipe.spans_key)
         result.setdefault("triplets", {})[name] = triplets.to_json()
         typer.echo("\n".join(_triplet_report(triplets)))
-    if "training_facts" in settings:
-        facts = settings["training_facts"]
-        known = None if facts is None else read_facts(facts)
-        for name, pipe in _assigning(nlp, "doc._.document_relations"):
-            levels = score_document_relations(predictions, training_facts=known, symmetric=pipe.symmetric)
-            result.setdefault("document_relations", {})[name] = {key: level.to_json() for key, level in levels.items()}
-            typer.echo("\n".join(_document_report(levels)))
+    if "document_symmetric" in settings:
+        levels = score_document_relations(predictions, training_facts=facts, symmetric=settings["document_symmetric"])
+        result["document_relations"] = {matching: level.to_json() for matching, level in levels.items()}
+        typer.echo("\n".join(_document_report(levels)))
     if "skip_empty" in settings:
-        strings = score_triples(
-            predictions, include_empty=not settings["skip_empty"], symmetric=settings["symmetric"]
-        )
+        strings = score_triples(predictions, include_empty=not settings["skip_empty"], symmetric=settings["symmetric"])
         result["string_triples"] = strings.to_json()
         typer.echo("\n".join(_string_report(strings)))
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from spacy.vocab import Vocab
 
 from ..corpora.conversion import ConversionReport
 from ..corpora.reader import read_docs
-from ..files import json_line, replacing
+from ..files import json_line, left_behind, locked, replacing
 from ..models import MODELS
 from .convert import ATTRIBUTES, format_table, reasons
 from .extract import SUFFIXES, Problems, Source, process, progress, read_items
@@ -66,9 +67,7 @@ def synthesize(
     ] = None,
     max_pairs: Annotated[int, typer.Option(min=1, help="Most ordered pairs that a prompt asks about.")] = 20,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 512,
-    temperature: Annotated[
-        float, typer.Option(min=0.0, help="Of sampling; 0 takes the most probable answer.")
-    ] = 0.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of sampling; 0 takes the most probable answer.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts that are answered at once.")] = 8,
     revision: Annotated[str | None, typer.Option(help="Revision of a model on the hub.")] = None,
@@ -115,13 +114,17 @@ def synthesize(
             keep_case=keep_case,
             report=report,
         )
-        with replacing(output / DOCS) as docs, replacing(output / JSONL) as lines:
+        results = [output / name for name in (DOCS, JSONL, REPORT)]
+        with locked(output), ExitStack() as files:
+            for file in (left for path in results for left in left_behind(path)):
+                file.unlink()
+            docs, lines, account = (files.enter_context(replacing(path)) for path in results)
             _write(progress(labelled), docs, lines)
             if not report.conversion.docs:
                 raise ValueError(f"{source} gave no documents ({reasons(report.conversion)}); expected at least one.")
-        seconds = round(time.monotonic() - start, 1)
-        text = json.dumps({"settings": settings, **report.to_json(), "seconds": seconds}, indent=2, ensure_ascii=False)
-        (output / REPORT).write_text(text + "\n", encoding="utf8")
+            seconds = round(time.monotonic() - start, 1)
+            whole = {"settings": settings, **report.to_json(), "seconds": seconds}
+            account.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
     except (OSError, ValueError, ImportError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None

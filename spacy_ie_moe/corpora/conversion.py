@@ -8,6 +8,7 @@ Each document it yields has
 - ``doc.user_data["source"]``: a short id of the instance;
 - ``doc.user_data["ignored_pairs"]``: ``[head_start, head_end, tail_start, tail_end]`` of each pair for which
   a relation holds that is not recorded (its label was excluded, say). What such a pair lacks is no negative;
+- ``doc.user_data["pair_limits"]``, where pairs that are ``too_far`` apart were not looked at: they are ignored, too;
 - ``doc.user_data["annotated_labels"]``, where not all labels were looked for: those that were. Only they have
   negatives;
 - where asked for, ``doc._.mention_clusters`` and ``doc._.document_relations``, the gold relations between clusters.
@@ -313,6 +314,18 @@ class DocBuilder:
         report.labels.update(relation["label"] for relation in relations)
         report.notes.update(self.notes)
         return self.doc
+
+
+def too_far(head: tuple[int, int], tail: tuple[int, int], limits: tuple[int, int | None] | None) -> bool:
+    """Whether two places [start, end) are further apart than ``limits`` (``user_data["pair_limits"]``) allow.
+
+    limits: most tokens that hold both, and most between their starts; None for any number.
+    """
+    if limits is None:
+        return False
+    most, distance = limits
+    apart = abs(head[0] - tail[0])
+    return max(head[1], tail[1]) - min(head[0], tail[0]) > most or (distance is not None and apart > distance)
 
 
 def convert_each(instances: Iterable[T], convert: Callable[[T], R], report: ConversionReport) -> Iterator[R]:

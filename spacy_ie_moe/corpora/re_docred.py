@@ -5,6 +5,7 @@ Source: Tan et al., "Revisiting DocRED - Addressing the False Negative Problem i
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations, product
 from pathlib import Path
@@ -14,7 +15,6 @@ from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
 from ..documents.relations import (
-    DocumentRelation,
     Mention,
     cluster_texts,
     make_document_relation,
@@ -91,10 +91,13 @@ def read(
     For documents only: document_relations writes the entities to ``Doc._.mention_clusters`` and the labels between them
     to ``Doc._.document_relations``; evidence is the pairs of mentions in the sentences that the data name as evidence,
     none for most labels. self_label: relations of this label too, between all mentions of an entity, from the earlier
-    one to the later, to learn coreference from; they are no annotated relations of the report.
+    one to the later, to learn coreference from; they are no annotated relations of the report. It must not be a label
+    of the data.
     """
     check_choice("unit", unit, UNITS)
     check_choice("mentions", mentions, _PAIRINGS)
+    if self_label is not None and not self_label.strip():
+        raise ValueError(f"self_label is {self_label!r}; expected a label, or None.")
     for name, value in (("document_relations", document_relations), ("self_label", self_label)):
         if value and unit == "sentence":
             raise ValueError(f"{name} is {value!r} and unit 'sentence'; expected unit 'document' with it.")
@@ -146,6 +149,8 @@ def _convert(
     if document_relations:
         _write_document_relations(builder.doc, converted, [(fact, label) for fact, label in labelled if label])
     if self_label:
+        if self_label in {label for _, label in labelled}:
+            raise ValueError(f"self_label is {self_label!r}, which is a label of the data; expected another one.")
         for entity in converted:
             spans = sorted(mention.span for mention in entity)
             builder.derive_relations(self_label, combinations(spans, 2))
@@ -185,9 +190,7 @@ def _extent(mention: Any, sentences: list[list[str]]) -> tuple[int, int, int]:
     return offset + position[0], offset + position[1], sentence
 
 
-def _fact(
-    builder: DocBuilder, fact: Any, entities: list[Entity], labels: LabelChoice, pairing: Pairing
-) -> str | None:
+def _fact(builder: DocBuilder, fact: Any, entities: list[Entity], labels: LabelChoice, pairing: Pairing) -> str | None:
     """Add the relations of a fact; its label, None where it is left out."""
     if not isinstance(fact, dict):
         builder.leave_out_relation(MALFORMED_RELATION)
@@ -196,10 +199,10 @@ def _fact(
     if not head or not tail:
         builder.leave_out_relation(NO_ARGUMENT)
         return None
-    if fact["h"] == fact["t"]:
+    every = _pairs(head, tail)
+    if fact["h"] == fact["t"] or not every:
         builder.leave_out_relation(SELF_RELATION)
         return None
-    every = list(product(head, tail))
     try:
         label = labels.resolve(fact.get("r"))
         chosen = pairing(every)
@@ -211,25 +214,31 @@ def _fact(
 
 
 def _write_document_relations(doc: Doc, entities: list[Entity], facts: Iterable[tuple[dict[str, Any], str]]) -> None:
-    """Write the entities that have mentions as clusters, and facts that were converted as relations between them."""
+    """Write the entities that have mentions as clusters, and facts that were converted as relations between them.
+
+    A fact that is there twice is one relation with the evidence of both. There is none between entities that have the
+    same places.
+    """
     places = [sorted({_extent_of(mention) for mention in entity}) for entity in entities]
     order = sorted((number for number, cluster in enumerate(places) if cluster), key=lambda number: places[number])
     clusters = [places[number] for number in order]
     rank = {number: position for position, number in enumerate(order)}
     texts = cluster_texts(doc, clusters)
-    relations: dict[tuple[int, int, str], DocumentRelation] = {}
+    found: defaultdict[tuple[int, int, str], dict[tuple[Mention, Mention], float]] = defaultdict(dict)
     for fact, label in facts:
-        head, tail = rank[fact["h"]], rank[fact["t"]]
+        if places[fact["h"]] == places[fact["t"]]:
+            continue
         sentences = _evidence(fact)
-        evidence = {
+        found[rank[fact["h"]], rank[fact["t"]], label] |= {
             (_extent_of(first), _extent_of(second)): 1.0
-            for first, second in product(entities[fact["h"]], entities[fact["t"]])
+            for first, second in _pairs(entities[fact["h"]], entities[fact["t"]])
             if {first.sentence, second.sentence} <= sentences
         }
-        relation = make_document_relation(texts, head, tail, label, evidence, score=1.0)
-        relations.setdefault((head, tail, label), relation)
     doc._.mention_clusters = [[[*mention] for mention in cluster] for cluster in clusters]
-    doc._.document_relations = sort_document_relations(relations.values())
+    doc._.document_relations = sort_document_relations(
+        make_document_relation(texts, head, tail, label, evidence, score=1.0)
+        for (head, tail, label), evidence in found.items()
+    )
 
 
 def _evidence(fact: dict[str, Any]) -> set[int]:
@@ -244,6 +253,11 @@ def _extent_of(mention: _Mention) -> Mention:
 
 def _argument(index: Any, entities: list[Entity]) -> Entity:
     return entities[index] if is_offset(index) and 0 <= index < len(entities) else []
+
+
+def _pairs(head: Entity, tail: Entity) -> list[MentionPair]:
+    """The pairs of mentions at different places."""
+    return [(first, second) for first, second in product(head, tail) if _extent_of(first) != _extent_of(second)]
 
 
 def _spans(pairs: Iterable[MentionPair]) -> list[Pair]:

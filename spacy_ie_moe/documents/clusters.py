@@ -12,19 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from spacy.tokens import Doc, Span
+from spacy.training import Example
 
 from ..relations import score_of
-from .relations import Mention, sort_clusters
+from .relations import Mention, clusters_of, sort_clusters
 
 Link = tuple[Mention, Mention]
+
+GOLD_PREFIX = "_gold_clusters"
 
 
 @dataclass(frozen=True)
 class Clustering:
     """The clusters of a document, and the one that each argument of a relation belongs to.
 
-    clusters: as ``sort_clusters`` has them. index: cluster by mention; a mention may belong to a cluster that does not
-    list it (see ``cluster_mentions``).
+    clusters: as ``sort_clusters`` has them. index: cluster by mention.
     """
 
     clusters: list[list[Mention]]
@@ -41,18 +43,15 @@ def cluster_mentions(
 ) -> Clustering:
     """The clusters of ``doc``, among them one for each argument of ``relations`` that is in no other.
 
-    If ``doc.spans`` has groups ``{coref_prefix}_1``, ``_2`` and so on, they are the clusters. An argument that is none
-    of their spans belongs, if the document is parsed, to the cluster of the shortest span with the same syntactic
-    root, which then does not list it ("the company" and "company"). Without groups, mentions that a relation
-    ``self_label`` of at least ``self_threshold`` joins, in either direction and over any number of steps, are a
-    cluster. None switches either source off. A mention in several groups belongs to the cluster that is first in the
-    text. Time and memory grow with the numbers of relations and mentions, not with their pairs.
+    If ``doc.spans`` has groups ``{coref_prefix}_1``, ``_2`` and so on, they are the clusters. Without groups, mentions
+    that a relation ``self_label`` of at least ``self_threshold`` joins, in either direction and over any number of
+    steps, are a cluster. None switches either source off. A mention in several groups belongs to the cluster that is
+    first in the text. Time and memory grow with the numbers of relations and mentions, not with their pairs.
     """
     arguments = [mention for relation in relations if relation["label"] != self_label for mention in ends(relation)]
     groups = [] if coref_prefix is None else span_group_clusters(doc, coref_prefix)
     if groups:
         index = {mention: number for number, group in reversed([*enumerate(groups)]) for mention in group}
-        index |= _same_root(doc, index, [mention for mention in arguments if mention not in index])
     else:
         links = [
             ends(relation)
@@ -108,23 +107,27 @@ def connected_components(links: Iterable[Link]) -> list[list[Mention]]:
 
 def span_group_clusters(doc: Doc, prefix: str) -> list[list[Mention]]:
     """The clusters in the groups ``{prefix}_1``, ``_2``, ... of ``doc.spans``; empty ones are left out."""
-    name = re.compile(re.escape(prefix) + r"_\d+")
-    groups = (spans for key, spans in doc.spans.items() if name.fullmatch(key))
+    groups = (doc.spans[key] for key in _group_names(doc, prefix))
     return sort_clusters([(span.start, span.end) for span in spans if len(span)] for spans in groups)
 
 
 def set_span_group_clusters(doc: Doc, clusters: Iterable[Iterable[Mention]], prefix: str = "coref_clusters") -> None:
-    """Write clusters to the groups ``{prefix}_1``, ``_2``, ... of ``doc.spans``, where a coreference pipe would."""
+    """Make clusters the groups ``{prefix}_1``, ``_2``, ... of ``doc.spans``, in place of those that it has."""
+    for key in _group_names(doc, prefix):
+        del doc.spans[key]
     for number, cluster in enumerate(clusters, 1):
         doc.spans[f"{prefix}_{number}"] = [Span(doc, start, end) for start, end in cluster]
 
 
-def _same_root(doc: Doc, index: Mapping[Mention, int], mentions: Iterable[Mention]) -> dict[Mention, int]:
-    """The cluster of those mentions whose syntactic root is that of a span in ``index``; none without a parse."""
-    if not doc.has_annotation("DEP"):
-        return {}
-    by_root: dict[int, Mention] = {}
-    for start, end in sorted(index, key=lambda mention: (mention[1] - mention[0], mention)):
-        by_root.setdefault(doc[start:end].root.i, (start, end))
-    roots = {mention: doc[mention[0] : mention[1]].root.i for mention in mentions}
-    return {mention: index[by_root[root]] for mention, root in roots.items() if root in by_root}
+def give_gold_clusters(examples: Iterable[Example]) -> None:
+    """Write the clusters of references to the groups ``GOLD_PREFIX`` of predictions, where no coreference pipe writes.
+
+    They are the clusters of ``document_relations`` if that is its ``coref_prefix``.
+    """
+    for example in examples:
+        set_span_group_clusters(example.predicted, clusters_of(example.reference), GOLD_PREFIX)
+
+
+def _group_names(doc: Doc, prefix: str) -> list[str]:
+    name = re.compile(re.escape(prefix) + r"_\d+")
+    return [key for key in doc.spans if name.fullmatch(key)]

@@ -36,7 +36,7 @@ training_facts = null
 
 @Language.factory(
     "document_relations",
-    assigns=["doc._.document_relations", "doc._.mention_clusters"],
+    assigns=["doc._.document_relations", "doc._.mention_clusters", "doc._.relations_within_clusters"],
     requires=["doc._.relations"],
     default_config=DEFAULTS,
     default_score_weights={"doc_rel_f": 1.0, "doc_rel_ign_f": 0.0, "doc_rel_p": 0.0, "doc_rel_r": 0.0},
@@ -175,8 +175,7 @@ class DocumentRelations(Pipe):
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
         """Write the settings."""
-        serialize = {"cfg": lambda p: p.write_text(self._saved.write(self._settings()), "utf8")}
-        util.to_disk(path, {**serialize}, exclude)
+        util.to_disk(path, {"cfg": self._write}, exclude)
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "DocumentRelations":
         """Read what ``to_disk`` wrote."""
@@ -191,6 +190,9 @@ class DocumentRelations(Pipe):
         """Read what ``to_bytes`` wrote."""
         util.from_bytes(bytes_data, {"cfg": lambda b: self._restore(b.decode("utf8"))}, exclude)
         return self
+
+    def _write(self, path: Path) -> None:
+        path.write_text(self._saved.write(self._settings()), "utf8")
 
     def _restore(self, text: str) -> None:
         for name, value in self._saved.read(text).items():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from spacy.tokens import Doc
 
@@ -30,18 +30,13 @@ def facts_of(doc: Doc) -> Iterator[Fact]:
     names = [cluster_names(doc, cluster) for cluster in clusters_of(doc)]
     for relation in doc._.document_relations:
         check_document_relation(doc, relation)
-        yield from relation_facts(relation, names)
+        for head, tail in product(names[relation["head"]], names[relation["tail"]]):
+            yield Fact(head, relation["label"], tail)
 
 
-def relation_facts(relation: Mapping[str, Any], names: Sequence[Sequence[str]]) -> Iterator[Fact]:
-    """The facts of one document relation. names: those of each cluster, as ``cluster_names`` gives them."""
-    for head, tail in product(names[relation["head"]], names[relation["tail"]]):
-        yield Fact(head, relation["label"], tail)
-
-
-def cluster_names(doc: Doc, cluster: Iterable[Mention]) -> list[str]:
-    """The texts of a cluster's mentions without white space, each once, sorted."""
-    return sorted({"".join(doc[start:end].text.split()) for start, end in cluster})
+def cluster_names(doc: Doc, cluster: Iterable[Mention]) -> set[str]:
+    """The texts of a cluster's mentions without white space."""
+    return {"".join(doc[start:end].text.split()) for start, end in cluster}
 
 
 def write_facts(facts: Iterable[Fact], path: Path) -> None:
@@ -56,7 +51,7 @@ def read_facts(path: str | Path) -> frozenset[Fact]:
     if not path.is_file():
         raise FileNotFoundError(f"training_facts {path} is no file; expected what convert --facts writes.")
     facts = set()
-    for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             parts = json.loads(line)
             fact = Fact(*(parts[name] for name in Fact._fields))
@@ -64,8 +59,8 @@ def read_facts(path: str | Path) -> frozenset[Fact]:
             fact = None
         if fact is None or not all(isinstance(part, str) for part in fact):
             raise ValueError(
-                f"line {number} of training_facts {path} is {line[:60]!r}; expected a JSON object with the strings "
-                "head, label and tail."
+                f"line {number} of training_facts {path} is {line[:60].decode('utf8', 'replace')!r}; expected a JSON "
+                "object with the strings head, label and tail."
             )
         facts.add(Fact("".join(fact.head.split()), fact.label, "".join(fact.tail.split())))
     return frozenset(facts)

@@ -128,6 +128,13 @@ def check_document_relation(doc: Doc, relation: Mapping[str, Any]) -> None:
     if not isinstance(relation.get("label"), str):
         raise ValueError(f"label of a document relation is {relation.get('label')!r}; expected a string.")
     check_score("a document relation", relation)
+    evidence = relation.get("evidence")
+    if not isinstance(evidence, (list, tuple)) or not all(isinstance(pair, Mapping) for pair in evidence):
+        raise ValueError(f"evidence of a document relation is {evidence!r}; expected a list of pairs of mentions.")
+    for pair in evidence:
+        for side in ("head_pos", "tail_pos"):
+            check_position(doc, f"{side} of evidence", pair.get(side))
+        check_score("evidence", pair)
 
 
 def _document_relation_spans(doc: Doc) -> list[DocumentRelationSpans]:

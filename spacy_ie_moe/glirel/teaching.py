@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from spacy.tokens import Doc, Span
 
+from ..corpora.conversion import too_far
 from ..relations import check_relation
 from .batch import Window
 from .candidates import Candidates, collect, make_pairs
@@ -85,7 +86,7 @@ class Teacher:
         every = np.ones((len(candidates), 1), dtype=bool)
         pairs = make_pairs(candidates, every, every, planner.max_pair_distance)
         pairs = self.sampling.sample_pairs(pairs, gold, self.rng)
-        unknown = _ignored_pairs(doc, candidates)
+        unknown = _ignored_pairs(doc, candidates, pairs)
         prompt = sum(map(len, network.prompt(labels)))
         beyond = set(gold)
         for window, _, rows in planner.windows(doc, candidates, pairs, network, prompt):
@@ -158,12 +159,16 @@ def _gold_pairs(doc: Doc, candidates: Candidates) -> Gold:
     return gold
 
 
-def _ignored_pairs(doc: Doc, candidates: Candidates) -> set[tuple[int, int]]:
-    """Pairs whose lack of a relation means nothing (``user_data["ignored_pairs"]``, as converters write it)."""
+def _ignored_pairs(doc: Doc, candidates: Candidates, pairs: np.ndarray) -> set[tuple[int, int]]:
+    """The ``pairs`` whose lack of a relation means nothing (``ignored_pairs``, ``pair_limits``: see the converters)."""
     rows = _rows(candidates)
     ignored = set()
     for head_start, head_end, tail_start, tail_end in doc.user_data.get("ignored_pairs", ()):
         head, tail = rows.get((head_start, head_end)), rows.get((tail_start, tail_end))
         if head is not None and tail is not None:
             ignored.add((head, tail))
+    limits = doc.user_data.get("pair_limits")
+    if limits is not None:
+        places = [(start, end) for start, end in candidates.spans.tolist()]
+        ignored.update((head, tail) for head, tail in pairs.tolist() if too_far(places[head], places[tail], limits))
     return ignored

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from itertools import permutations
 from typing import Any
 
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from ..corpora.conversion import SPAN_KEY
+from ..corpora.conversion import SPAN_KEY, too_far
 from ..relations import check_relation
 from .features import Entity, Extraction, Triplet
 from .schema import Schema
@@ -108,6 +109,8 @@ class _Document:
             head, tail = placed.get((head_start, head_end)), placed.get((tail_start, tail_end))
             if head is not None and tail is not None:
                 self.unknown.append((head, tail))
+        self.limits = doc.user_data.get("pair_limits")
+        self.origins = {key: position for position, key in placed.items() if key is not None}
 
     def _add_relation(self, head: SpanKey | None, tail: SpanKey | None, label: int) -> None:
         self.n_relations += 1
@@ -126,6 +129,13 @@ class _Document:
         self.placed_entities += len(inside)
         self.placed_relations += sum(head in rows and tail in rows for head, tail, _ in self.relations)
         unknown = frozenset((rows[head], rows[tail]) for head, tail in self.unknown if head in rows and tail in rows)
+        if self.limits is not None:
+            known = {key: origin for key, origin in self.origins.items() if key in rows}
+            unknown |= {
+                (rows[head], rows[tail])
+                for head, tail in permutations(known, 2)
+                if too_far(known[head], known[tail], self.limits)
+            }
         moved = [entity._replace(start=entity.start - start, end=entity.end - start) for _, entity in inside]
         return Extraction(moved, sorted(triplets), unknown)
 

@@ -17,8 +17,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from ..instruction_model import encode_prompts, load_instruction_model, without_special_tokens
+from ..instruction_model import encode_prompts, load_instruction_model, prompt_text, without_special_tokens
 from ..uc_uie.lm import longest_text
+from .answers import THOUGHTS, Answer
 
 TOP_P = 0.95
 """Samples come from the most probable tokens that have so much of the probability."""
@@ -48,13 +49,16 @@ class Asker:
         self.temperature = temperature
         self.seed = seed
 
-    def __call__(self, requests: Sequence[str]) -> list[str | None]:
-        """The answer to each request; None where the model has no place for the request and an answer."""
+    def __call__(self, requests: Sequence[str]) -> list[Answer | None]:
+        """The answer to each request; None where the model has no place for the request and an answer.
+
+        Thoughts that the prompt begins are begun in the answer.
+        """
         model, tokenizer = self._loaded
         encoded = encode_prompts(tokenizer, [without_special_tokens(tokenizer, request) for request in requests])
         most = longest_text(model) - self.max_new_tokens
         rows = [row for row, tokens in enumerate(encoded["input_ids"]) if len(tokens) <= most]
-        answers: list[str | None] = [None] * len(requests)
+        answers: list[Answer | None] = [None] * len(requests)
         if rows:
             prompts = [encoded["input_ids"][row] for row in rows]
             for row, answer in zip(rows, self._write(prompts, [requests[row] for row in rows]), strict=True):
@@ -68,27 +72,38 @@ class Asker:
             raise ValueError(f"model {self.source!r} has no end-of-sequence token; expected one that has.")
         return model, tokenizer
 
-    def _write(self, prompts: Sequence[Sequence[int]], requests: Sequence[str]) -> list[str]:
+    def _write(self, prompts: Sequence[Sequence[int]], requests: Sequence[str]) -> list[Answer]:
         model, tokenizer = self._loaded
         end = tokenizer.eos_token_id
+        ends = sorted({end, *_as_list(model.generation_config.eos_token_id)})
         pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         ids, mask = _pad_left(prompts, pad)
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                logits_processor=self._sampling(requests),
-                # A model's own settings may punish repetition, and most pairs have the same answer.
-                use_model_defaults=False,
-                generation_config=GenerationConfig(
-                    max_new_tokens=self.max_new_tokens,
-                    do_sample=False,
-                    eos_token_id=sorted({end, *_as_list(model.generation_config.eos_token_id)}),
-                    pad_token_id=pad,
-                    bos_token_id=tokenizer.bos_token_id,
-                ),
-            )
-        return tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
+        try:
+            with torch.inference_mode():
+                output = model.generate(
+                    input_ids=ids.to(model.device),
+                    attention_mask=mask.to(model.device),
+                    logits_processor=self._sampling(requests),
+                    # A model's own settings may punish repetition, and most pairs have the same answer.
+                    use_model_defaults=False,
+                    generation_config=GenerationConfig(
+                        max_new_tokens=self.max_new_tokens,
+                        do_sample=False,
+                        eos_token_id=ends,
+                        pad_token_id=pad,
+                        bos_token_id=tokenizer.bos_token_id,
+                    ),
+                )
+        except torch.cuda.OutOfMemoryError:
+            raise ValueError(
+                f"the device has too little memory for answers to {len(prompts)} prompts at once; expected a smaller "
+                "--batch-size, or --window."
+            ) from None
+        written = output[:, ids.shape[1] :]
+        finished = torch.isin(written, torch.tensor(ends, device=written.device)).any(-1).tolist()
+        begun = THOUGHTS if prompt_text(tokenizer, requests[0]).rstrip().endswith(THOUGHTS) else ""
+        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [Answer(begun + text, at_end) for text, at_end in zip(texts, finished, strict=True)]
 
     def _sampling(self, requests: Sequence[str]) -> LogitsProcessorList:
         if self.temperature == 0:

@@ -13,12 +13,25 @@ LONGEST = (60, 8)
 """Most characters and words of a label; what is longer is a sentence."""
 
 EMPTY = "empty label"
+MARKS = "marks inside of a label"
 SEVERAL = "several labels"
 TOO_LONG = "overlong label"
 UNUSUAL = "unusual characters"
 
-_WRAPPING = " \"'`*.,;:-–—“”‘’«»[]{}<>"
+_WRAPPING = " \"'`*.,;:-–—“”‘’«»[]{}<>|"
 _SEPARATORS = re.compile(r"[\s_\-‐-―−]+")
+_IN_PARENTHESES = re.compile(r"\(([^()]*)\)")
+
+# Between the names of a pair, and a label and what is said about it; no label has one of them.
+_MARKS = re.compile(r'->|[:|<>→⇒"“”„«»`]')
+
+# Of a label in lower case, with single spaces; what says so has a reason behind it, often.
+_SAYS_NONE = re.compile(
+    r"norelation.*|none\b.*|n[/.]a\b.*|(?:there is )?no (?:\w+ ){0,2}(?:relation|connection|association|link).*"
+    r"|(?:are |is )?(?:unrelated|unconnected|not (?:\w+ )?(?:related|connected|linked|associated))\b.*"
+    r"|not (?:applicable|mentioned|specified|stated|clear|known)\b.*"
+    r"|no|na|nil|null|nothing|unknown|unclear|unspecified"
+)
 
 
 def label_key(label: str) -> str:
@@ -37,10 +50,16 @@ def tidy_label(written: str, *, keep_case: bool = False) -> str:
     Whatever says that there is no relation becomes ``NO_RELATION``.
     """
     label = " ".join(written.replace("_", " ").split()).strip(_WRAPPING)
-    key = label_key(label)
-    if key.startswith("norelation") or key == "none":  # with a reason behind it, often
+    while inner := _IN_PARENTHESES.fullmatch(label):
+        label = inner[1].strip(_WRAPPING)
+    if any(map(_says_none, _MARKS.split(label))):
         return NO_RELATION
     return label if keep_case else label.lower()
+
+
+def _says_none(text: str) -> bool:
+    words = _SEPARATORS.sub(" ", unicodedata.normalize("NFKC", text).casefold())
+    return _SAYS_NONE.fullmatch(words.strip(_WRAPPING + "()")) is not None
 
 
 def refuse_label(label: str) -> str | None:
@@ -49,6 +68,8 @@ def refuse_label(label: str) -> str | None:
         return EMPTY
     if not label.isprintable() or "\ufffd" in label:
         return UNUSUAL
+    if _MARKS.search(label):
+        return MARKS
     if "," in label or ";" in label:
         return SEVERAL
     characters, words = LONGEST

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import islice
 
+from ..corpora.conversion import too_far
 from ..glirel.candidates import Candidates
 
 Pair = tuple[int, int]
@@ -23,6 +24,11 @@ class Limits:
     max_pairs: int = 20
     max_distance: int | None = None
 
+    @property
+    def between(self) -> tuple[int, int | None]:
+        """As of ``too_far``."""
+        return self.window, self.max_distance
+
 
 @dataclass(frozen=True)
 class Part:
@@ -33,23 +39,21 @@ class Part:
     end: int
 
 
-def split_pairs(candidates: Candidates, length: int, limits: Limits) -> tuple[list[Part], list[Pair]]:
-    """All ordered pairs of a document with ``length`` words, in parts, and those that are too far apart.
+def split_pairs(candidates: Candidates, length: int, limits: Limits) -> tuple[list[Part], int]:
+    """All ordered pairs of a document with ``length`` words, in parts, and how many are too far apart.
 
     A pair and its reverse are neighbours; each part shows as much of the text around its pairs as the window holds.
     """
     near: list[tuple[Pair, int, int]] = []
-    far: list[Pair] = []
-    spans = candidates.spans.tolist()
-    for first, second in combinations(range(len(spans)), 2):
-        (start, end), (later, latest) = spans[first], spans[second]
-        end = max(end, latest)
-        is_near = limits.max_distance is None or later - start <= limits.max_distance
-        for pair in ((first, second), (second, first)):
-            if is_near and end - start <= limits.window:
-                near.append((pair, start, end))
-            else:
-                far.append(pair)
+    spans = [(start, end) for start, end in candidates.spans.tolist()]
+    for first, head in enumerate(spans):
+        for second, tail in enumerate(islice(spans, first + 1, None), first + 1):
+            if too_far(head, tail[:1] * 2, limits.between):  # and so are those that begin behind it
+                break
+            if not too_far(head, tail, limits.between):
+                end = max(head[1], tail[1])
+                near += [((first, second), head[0], end), ((second, first), head[0], end)]
+    far = len(spans) * (len(spans) - 1) - len(near)
     return [_part(group, length, limits.window) for group in _groups(near, limits)], far
 
 

@@ -1,8 +1,8 @@
 """The file that keeps what a model answered, so that an interrupted run goes on where it stopped.
 
-Lines of JSON: the settings first, then a line for each batch, ``{"requests": [digest, ...], "answers": [...]}``, in the
-order in which they were asked. What is made of the answers (labels left out, their spelling) is not in it, so it can be
-changed without asking again.
+Lines of JSON: the settings first, then a line for each batch, ``{"requests": [digest, ...], "answers": [[text,
+finished], ...]}``, in the order in which they were asked; null is the answer to what could not be asked. What is made
+of the answers (labels left out, their spelling) is not in it, so it can be changed without asking again.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from ..files import json_line
+from .answers import Answer
 
 START = b'{"settings": '
 
-Ask = Callable[[Sequence[str]], Sequence[str | None]]
+Ask = Callable[[Sequence[str]], Sequence[Answer | None]]
 """Answers to a batch of requests, None for one that cannot be asked."""
 
 
@@ -32,16 +33,19 @@ class AnswerFile:
         self.reused = 0
         """How many answers were found in the file."""
 
-    def answers(self, requests: Iterable[str], ask: Ask, batch_size: int) -> Iterator[str | None]:
+    def answers(self, requests: Iterable[str], ask: Ask, batch_size: int) -> Iterator[Answer | None]:
         """The answer to each request: those in the file, then those of ``ask``, which are added to it.
 
-        Raises ``ValueError`` for a file of other settings or other requests, and for one that is no such file.
+        Raises ``ValueError`` for a file of other settings or requests or of more, and for one that is no such file.
         """
         requests = iter(requests)
         for digest, answer in self._read():
             request = next(requests, None)
             if request is None:
-                return
+                raise ValueError(
+                    f"{self.path} has more answers than the input now has prompts ({self.reused}); expected the input "
+                    "that it was begun with, or that and more, or another OUTPUT."
+                )
             if _digest(request) != digest:
                 raise ValueError(
                     f"answer {self.reused + 1} in {self.path} is to another prompt than that of the input now; "
@@ -54,7 +58,7 @@ class AnswerFile:
             self._append(batch, answers)
             yield from answers
 
-    def _read(self) -> Iterator[tuple[str, str | None]]:
+    def _read(self) -> Iterator[tuple[str, Answer | None]]:
         """The digests and answers in the file. A last line that was not written to its end is cut off."""
         if not self.path.exists():
             return
@@ -86,20 +90,22 @@ class AnswerFile:
                     "another OUTPUT."
                 )
 
-    def _parse(self, line: bytes, number: int) -> list[tuple[str, str | None]]:
+    def _parse(self, line: bytes, number: int) -> list[tuple[str, Answer | None]]:
         try:
             record = json.loads(line)
-            pairs = list(zip(record["requests"], record["answers"], strict=True))
+            answers = [None if answer is None else Answer._make(answer) for answer in record["answers"]]
+            pairs = list(zip(record["requests"], answers, strict=True))
         except (ValueError, RecursionError, TypeError, KeyError):
             raise self._malformed(number) from None
-        if not all(answer is None or isinstance(answer, str) for _, answer in pairs):
-            raise self._malformed(number)
+        for answer in answers:
+            if answer is not None and not (isinstance(answer.text, str) and isinstance(answer.finished, bool)):
+                raise self._malformed(number)
         return pairs
 
     def _malformed(self, number: int) -> ValueError:
         return ValueError(f"line {number} of {self.path} is none that synthesize wrote; expected another OUTPUT.")
 
-    def _append(self, batch: Sequence[str], answers: Sequence[str | None]) -> None:
+    def _append(self, batch: Sequence[str], answers: Sequence[Answer | None]) -> None:
         """Add a batch, and the settings before the first: a run that fails at once leaves no file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:

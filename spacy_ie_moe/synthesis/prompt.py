@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from spacy.tokens import Doc
 
 from ..corpora.conversion import UNTYPED
 from ..glirel.candidates import Candidates
-from .answers import ARROW, write_answer
+from .answers import ARROW, NOTES, write_answer
 from .labels import NO_RELATION
 from .pairs import Part
 
@@ -35,33 +34,31 @@ def make_request(doc: Doc, candidates: Candidates, part: Part) -> str:
     """The instruction, an example, and what is asked: the words that the part shows, and its pairs by number."""
     example, *labelled = EXAMPLE
     shown = _ask(example, [(head, tail) for head, tail, _ in labelled])
-    names = _names(doc, candidates, part)
-    asked = _ask(doc[part.start : part.end].text, [(names[head], names[tail]) for head, tail in part.pairs])
+    asked = _ask(doc[part.start : part.end].text, pair_names(doc, candidates, part))
     return f"{REQUEST}\n\n{shown}\n{write_answer(label for *_, label in labelled)}\n\n{asked}"
+
+
+def pair_names(doc: Doc, candidates: Candidates, part: Part) -> list[tuple[str, str]]:
+    """Head and tail of the part's pairs: words, types, and which of several occurrences in the text that is shown."""
+    shown = [token for token in doc[part.start : part.end] if not token.is_space]
+    words = [token.text for token in shown]
+    names = {}
+    for row in {row for pair in part.pairs for row in pair}:
+        start, end = candidates.spans[row].tolist()
+        own = [token for token in doc[start:end] if not token.is_space]
+        mention = [token.text for token in own]
+        notes = [_one_line(name) for name in candidates.types[row] if name != UNTYPED]
+        met = [token.i for at, token in enumerate(shown) if mention and words[at : at + len(mention)] == mention]
+        if len(met) > 1:
+            notes.append(f"mention {met.index(own[0].i) + 1}")
+        name = _one_line(doc[start:end].text)
+        names[row] = f"{name}{NOTES}{', '.join(notes)})" if notes else name
+    return [(names[head], names[tail]) for head, tail in part.pairs]
 
 
 def _ask(text: str, pairs: Iterable[tuple[str, str]]) -> str:
     lines = write_answer(f"{head} {ARROW} {tail}" for head, tail in pairs)
     return f"Text: {_one_line(text)}\nPairs:\n{lines}\nLabels:"
-
-
-def _names(doc: Doc, candidates: Candidates, part: Part) -> dict[int, str]:
-    """The candidates that the part shows, by row: words, types, and which of several mentions with these words."""
-    words = {
-        row: _one_line(doc[start:end].text)
-        for row, (start, end) in enumerate(candidates.spans.tolist())
-        if part.start <= start and end <= part.end
-    }
-    count = Counter(words.values())
-    met: defaultdict[str, int] = defaultdict(int)
-    names = {}
-    for row, mention in words.items():
-        met[mention] += 1
-        notes = [_one_line(name) for name in candidates.types[row] if name != UNTYPED]
-        if count[mention] > 1:
-            notes.append(f"mention {met[mention]}")
-        names[row] = f"{mention} ({', '.join(notes)})" if notes else mention
-    return names
 
 
 def _one_line(text: str) -> str:

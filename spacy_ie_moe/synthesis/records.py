@@ -7,17 +7,15 @@ from typing import Any
 
 from spacy.tokens import Doc, Span
 
-from ..corpora.conversion import SPAN_KEY
 
-
-def to_glirel(doc: Doc, relations: Iterable[tuple[Span, Span, str]]) -> dict[str, Any]:
-    """The record of a document with entities in ``doc.spans["entities"]``. relations: head, tail and label.
+def to_glirel(doc: Doc, entities: Iterable[Span], relations: Iterable[tuple[Span, Span, str]]) -> dict[str, Any]:
+    """The record of a document. entities: each place once. relations: head, tail and label.
 
     Positions are tokens, ends inclusive.
     """
     return {
         "tokenized_text": [token.text for token in doc],
-        "ner": [[*_position(span), span.label_, span.text] for span in doc.spans[SPAN_KEY]],
+        "ner": [[*_position(span), span.label_, span.text] for span in entities],
         "relations": [
             {"head": _argument(head), "tail": _argument(tail), "relation_text": label}
             for head, tail, label in relations

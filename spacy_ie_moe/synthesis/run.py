@@ -11,10 +11,10 @@ from typing import Any
 from spacy.tokens import Doc
 
 from ..corpora.conversion import EXCLUDED_LABEL, ConversionReport, Tally
-from .answers import read_answer
+from .answers import Answer, read_answer
 from .labels import NO_RELATION, label_key
 from .pairs import Limits, Pair, Part, split_pairs
-from .prompt import make_request
+from .prompt import make_request, pair_names
 from .records import to_glirel
 from .sources import Passage
 
@@ -22,7 +22,7 @@ NO_ANSWER = "no usable answer"
 NO_PLACE = "prompt too long for the model"
 TOO_FAR = "too far apart"
 
-Answers = Callable[[Iterable[str]], Iterator[str | None]]
+Answers = Callable[[Iterable[str]], Iterator[Answer | None]]
 """Gives the answer to each request; None for one that cannot be asked."""
 
 
@@ -95,8 +95,9 @@ def label_pairs(
     """Each document with its relations, and the same in GLiREL's JSONL.
 
     exclude: the ``label_key`` of labels that are left out. A pair with such a label, and one that has no label for
-    another reason, is in the document's ``ignored_pairs``: it teaches neither a relation nor that there is none. A
-    pair that is not related is an entry of the JSONL and, as everywhere in ``Doc._.relations``, no entry there.
+    another reason, is in the document's ``ignored_pairs``, or beyond its ``pair_limits``: it teaches neither a relation
+    nor that there is none. A pair that is not related is an entry of the JSONL and, as everywhere in
+    ``Doc._.relations``, no entry there.
     """
     # Answers come in batches, which may reach into the documents that follow.
     asked, tasks = tee(
@@ -108,7 +109,9 @@ def label_pairs(
     given = answers(requests)
     for passage, parts, far in tasks:
         labels: dict[Pair, str] = {}
-        _leave_open(passage, far, TOO_FAR, report)
+        if far:
+            passage.builder.doc.user_data["pair_limits"] = list(limits.between)
+            report.pairs.left_out[TOO_FAR] += far
         for part, answer in zip(parts, islice(given, len(parts)), strict=True):
             labels |= _read(passage, part, answer, exclude, keep_case, report)
         relations = [(passage.span(head), passage.span(tail), label) for (head, tail), label in sorted(labels.items())]
@@ -118,15 +121,22 @@ def label_pairs(
             else:
                 passage.builder.add_relation(label, [(head, tail)])
         report.conversion.instances.converted += 1
-        doc = passage.builder.build(report.conversion)
-        yield doc, to_glirel(doc, relations)
+        entities = [passage.span(row) for row in range(len(passage.candidates))]
+        yield passage.builder.build(report.conversion), to_glirel(passage.builder.doc, entities, relations)
+    next(given, None)  # all that was kept has been asked for, or this raises
 
 
 def _read(
-    passage: Passage, part: Part, answer: str | None, exclude: Collection[str], keep_case: bool, report: SynthesisReport
+    passage: Passage,
+    part: Part,
+    answer: Answer | None,
+    exclude: Collection[str],
+    keep_case: bool,
+    report: SynthesisReport,
 ) -> dict[Pair, str]:
     """The labels that an answer has for the pairs of a part; the other pairs are left open."""
-    reading = read_answer(answer or "", len(part.pairs), keep_case=keep_case)
+    names = pair_names(passage.builder.doc, passage.candidates, part)
+    reading = read_answer(answer or Answer(""), names, keep_case=keep_case)
     report.prompts += 1
     report.lines.add(reading.lines)
     labels = {}
