@@ -30,9 +30,8 @@ from .zero_shot_rte import labels_of, triplets_of
 
 STRINGS = {
     "webnlg": {"train": ("train_triples.json", "0:1"), "dev": ("val_triples.json", "0:1")},
-    # The published training set cannot be had.
     "webnlg_sample": {"train": ("train_triples.json", "0:1")},
-    "nyt": {
+    "nyt": {  # whose published training set cannot be had
         "train": ("val_triples.json", "0:0.9"),
         "dev": ("val_triples.json", "0.9:1"),
         "test": ("test_triples.json", "0:1"),

@@ -6,7 +6,6 @@ and writes ``scores.json``. The threshold is that of the best Rel+, or where gol
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -25,6 +24,7 @@ from thinc.api import Model
 from benchmarks.study import THRESHOLDS
 from spacy_ie_moe.corpora.reader import create_relation_corpus
 from spacy_ie_moe.corpora.string_triples import STRING_TRIPLES
+from spacy_ie_moe.files import replacing
 from spacy_ie_moe.gmoe_rte.sentences import Sentences
 from spacy_ie_moe.string_triples import StringTripleScores, score_triples
 from spacy_ie_moe.triplet_scoring import TripletScores, score_triplets
@@ -53,7 +53,7 @@ def score_run(folder: Path) -> None:
         **run,
         "threshold": threshold,
         "best_step": max(reversed(curve), key=lambda point: point["rel_plus"])["step"],  # spaCy keeps the last
-        "trainable_parameters": sum(p.numel() for p in _networks(pipe)),
+        "trainable_parameters": sum(p.numel() for p in parameters_of(pipe)),
         "sentences_per_second": found.per_second,
         "curve": curve,
         "dev": dev[threshold].triplets.to_json(),
@@ -61,8 +61,8 @@ def score_run(folder: Path) -> None:
     }
     if (of_dev := dev[threshold].strings) is not None and test.strings is not None:
         result["strings"] = {"dev": of_dev.to_json(), "test": test.strings.to_json()}
-    srsly.write_json(folder / "scores.tmp", result)
-    os.replace(folder / "scores.tmp", folder / "scores.json")  # an interrupted run leaves none
+    with replacing(folder / "scores.json") as temporary:  # an interrupted run leaves none
+        srsly.write_json(temporary, result)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ def best_threshold(scores: dict[float, Scores]) -> float:
     return max(scores, key=quality)
 
 
-def _networks(pipe: Any) -> Any:
+def parameters_of(pipe: Any) -> Any:
+    """All parameters of its networks."""
     for layer in pipe.model.layers:
         for shim in layer.shims:
             yield from shim.bundle.network.parameters()

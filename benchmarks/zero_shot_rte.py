@@ -12,7 +12,6 @@ A triplet is right if both spans and the label are.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -25,7 +24,9 @@ import srsly
 from spacy.language import Language
 from spacy.tokens import Doc
 
+from benchmarks.study_scores import parameters_of
 from spacy_ie_moe.corpora.reader import read_docs
+from spacy_ie_moe.files import replacing
 from spacy_ie_moe.scoring import Counts, count_sets
 
 RE_CENT = 1.3 / 3
@@ -126,16 +127,15 @@ def score_run(folder: Path) -> None:
     docs = {name: list(read_docs(Path(run["corpora"][name]), nlp.vocab)) for name in ("dev", "test")}
     answers = {name: ask(nlp, of_set, labels_of(of_set)) for name, of_set in docs.items()}
     threshold = choose_threshold(answers["dev"])
-    networks = [shim.bundle.network for layer in nlp.get_pipe("gmoe_rte").model.layers for shim in layer.shims]  # type: ignore[attr-defined]
     result = {
         **run,
         "threshold": threshold,
         "labels": {name: labels_of(of_set) for name, of_set in docs.items()},
-        "trainable_parameters": sum(p.numel() for network in networks for p in network.parameters()),
+        "trainable_parameters": sum(p.numel() for p in parameters_of(nlp.get_pipe("gmoe_rte"))),
         **{name: score(of_set, threshold) for name, of_set in answers.items()},
     }
-    srsly.write_json(folder / "scores.tmp", result)
-    os.replace(folder / "scores.tmp", folder / "scores.json")  # an interrupted run leaves none
+    with replacing(folder / "scores.json") as temporary:  # an interrupted run leaves none
+        srsly.write_json(temporary, result)
 
 
 if __name__ == "__main__":

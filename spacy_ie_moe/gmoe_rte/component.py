@@ -139,10 +139,9 @@ class GMoERTE(SavedPipe):
 
     threshold: the least probability of a relation. labels: what to look for, with a backbone that is told ("re_cent"),
     in documents whose ``Doc._.relation_labels`` say nothing; by default the labels it was trained with, but they may be
-    ones that it never saw (see ``set_labels``). symmetric: labels of which head
-    and tail can be swapped, known to the network from ``initialize`` on. by_sentence: read sentence by sentence where
-    the pipeline sets sentences; else, and where it does not, whole documents. batch_words: words that are read at once,
-    one document at least.
+    ones that it never saw (see ``set_labels``). symmetric: labels of which head and tail can be swapped, known to the
+    network from ``initialize`` on. by_sentence: read sentence by sentence where the pipeline sets sentences; else, and
+    where it does not, whole documents. batch_words: words that are read at once, one document at least.
     """
 
     def __init__(

@@ -22,8 +22,8 @@ def draw_prompts(
     """The labels that each sentence is learnt with, and the gold whose labels are places in these.
 
     A sentence's own labels, and others of the batch, from none to ``negatives`` for each of its triplets (one where it
-    has none), in random order; at most ``at_once``. What holds of labels that are left out is
-    left out. Symmetric relations have the argument that is first in the text as head. Source: Re-Cent.
+    has none), in random order; at most ``at_once``. What holds of labels that are left out is left out. Symmetric
+    relations have the argument that is first in the text as head. Source: Re-Cent.
     """
     own = [sorted({triplet.label for triplet in extraction.triplets}) for extraction in gold]
     seen = {label for labels in own for label in labels}

@@ -237,7 +237,8 @@ class EntityTable(nn.Module):
     def forward(self, features: Features, sentence: np.ndarray, start: np.ndarray, end: np.ndarray) -> Tensor:
         """Logits [S, types] of spans [S] of words ``start`` to ``end``, exclusive, of the sentences ``sentence``."""
         rows = features.sentence_rows[sentence] + 1
-        return self._logits(features, rows + start, rows + end - 1)
+        sides = self.pairs.sides(self.dropout(features.hidden))
+        return self.classify(self.pairs(sides, *_tensors((rows + start, rows + end - 1), sides[0])))
 
     def loss(self, features: Features, targets: TableTargets) -> Tensor:
         """l_ent: mean binary cross-entropy of all cells."""
@@ -251,10 +252,6 @@ class EntityTable(nn.Module):
     def _loss(self, starts: Tensor, ends: Tensor, first: Tensor, second: Tensor, gold: Tensor) -> Tensor:
         logits = self.classify(self.pairs((starts, ends), first, second))
         return _cell_loss(logits, gold, logits.new_ones(len(logits)))
-
-    def _logits(self, features: Features, first: np.ndarray, second: np.ndarray) -> Tensor:
-        sides = self.pairs.sides(self.dropout(features.hidden))
-        return self.classify(self.pairs(sides, _tensor(first, sides[0]), _tensor(second, sides[0])))
 
 
 class RelationLabels(nn.Module):
