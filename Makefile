@@ -9,7 +9,7 @@ demo: .venv/installed
 	@echo "The same as a page: demo.html"
 
 test: .venv/installed-test
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed-dev
 	.venv/bin/python -m ruff check .

@@ -46,6 +46,7 @@ setup(
         "deberta": ["sentencepiece>=0.2", "protobuf>=4"],
         "test": [
             "pytest>=8",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "matplotlib>=3.7",
             "spacy-transformers>=1.4,<1.5",

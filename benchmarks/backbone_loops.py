@@ -31,7 +31,7 @@ Span = tuple[int, int]
 
 
 def _triplet(head: Span, tail: Span, label: int, schema: Any) -> Found:
-    if schema is not None and schema.is_symmetric(label) and tail < head:
+    if schema is not None and schema.is_turned(label, head, tail):
         head, tail = tail, head
     return *head, *tail, label
 

@@ -3,7 +3,7 @@
 It converts Re-DocRED's dev set in three parts, what glirel-mini was trained on (for its facts), what thresholds are
 chosen on, and the rest, and writes the page ``results/redocred/README.md``.
 
-smoke: the same on a few hand-written documents, one for each part, to see that all of it runs.
+smoke: the same on a few hand-written documents, one for each part, to see that all of it runs; in folders apart.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ import typer
 from spacy_ie_moe.cli import app
 
 from . import document_relations
-
-FOLDER = Path("corpus/redocred")
-FACTS = FOLDER / "facts.jsonl"
+from .rte_workflow import root
 
 
 class Source(NamedTuple):
@@ -53,26 +51,29 @@ def main(
     limit: Annotated[int, typer.Option(help="Documents to report on, and to choose thresholds on; 0 for all.")] = 0,
 ) -> None:
     """Convert, evaluate, and write the page."""
-    source = SAMPLE if smoke == "true" else DATA
-    _convert(source)
+    small = smoke == "true"
+    source = SAMPLE if small else DATA
+    corpora = root("corpus", small) / "redocred"
+    facts = corpora / "facts.jsonl"
+    _convert(source, corpora, facts)
     document_relations.main(
         model,
-        FOLDER / "test.spacy",
-        dev=FOLDER / "dev.spacy",
-        facts=FACTS,
+        corpora / "test.spacy",
+        dev=corpora / "dev.spacy",
+        facts=facts,
         labels=Path(source.names),
-        output=Path("results/redocred"),
+        output=root("results", small) / "redocred",
         limit=limit,
         note=source.note,
     )
 
 
-def _convert(source: Source) -> None:
+def _convert(source: Source, corpora: Path, facts: Path) -> None:
     command = typer.main.get_command(app)
     for name, part in source.parts.items():
-        kept = ["--facts", str(FACTS)] if name == "train" else ["--document-relations"]
+        kept = ["--facts", str(facts)] if name == "train" else ["--document-relations"]
         chosen = ["--names", source.names, "--part", part, "--seed", "1"]
-        arguments = ["convert", "re-docred", source.file, str(FOLDER / f"{name}.spacy"), *chosen, *kept]
+        arguments = ["convert", "re-docred", source.file, str(corpora / f"{name}.spacy"), *chosen, *kept]
         typer.echo(f"\n{' '.join(arguments)}")
         command.main(arguments, standalone_mode=False)
 

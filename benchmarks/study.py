@@ -94,6 +94,11 @@ class Run:
     folder: Path
 
     @property
+    def name(self) -> str:
+        """As it is told of."""
+        return f"{self.variant}, seed {self.seed}"
+
+    @property
     def fingerprint(self) -> str:
         """Of what the result depends on: config, settings, corpora, the code, the scorer's too, and the libraries."""
         digest = hashlib.sha256(json.dumps([self.settings, VERSIONS], sort_keys=True).encode())
@@ -103,11 +108,10 @@ class Run:
             digest.update(file.read_bytes())
         return digest.hexdigest()
 
-    @property
-    def is_done(self) -> bool:
-        """Whether its scores are there, of just this config, settings and corpora."""
-        scores = self.folder / "scores.json"
-        return scores.is_file() and json.loads(scores.read_text("utf8")).get("fingerprint") == self.fingerprint
+    def has(self, name: str) -> bool:
+        """Whether ``run.json`` or ``scores.json`` is there, of just this config, settings and corpora."""
+        file = self.folder / name
+        return file.is_file() and json.loads(file.read_text("utf8")).get("fingerprint") == self.fingerprint
 
 
 def study(
@@ -133,8 +137,9 @@ def study(
     folders = [str(run.folder.relative_to(output)) for run in runs]
     (output / "runs.json").write_text(json.dumps(folders, indent=2), "utf8")
     with ThreadPoolExecutor(jobs) as pool:
-        worked = list(pool.map(lambda run: _do(run, gpu_id, jobs), runs))
-    failed = [run for run, ok in zip(runs, worked, strict=True) if not ok]
+        trained = list(pool.map(lambda run: _train(run, gpu_id, jobs), runs))
+    # One at a time, so that speeds are those of a machine that does nothing else.
+    failed = [run for run, ok in zip(runs, trained, strict=True) if not (ok and _score(run))]
     if failed:
         typer.echo(f"Error: {len(failed)} of {len(runs)} runs failed; see train.log in {failed[0].folder}.", err=True)
         raise typer.Exit(1)
@@ -156,11 +161,12 @@ def slug(variant: str) -> str:
     return "".join(c if c.isalnum() or c in ".=" else "-" for c in variant.lower())
 
 
-def read_seeds(text: str) -> list[int]:
+def read_seeds(text: str, option: str = "--seeds") -> list[int]:
+    """Comma-separated whole numbers, each once. Raises ``ValueError``, which names the option."""
     try:
         return list(dict.fromkeys(int(seed) for seed in text.split(",")))
     except ValueError:
-        raise ValueError(f"--seeds is {text!r}; expected whole numbers separated by commas.") from None
+        raise ValueError(f"{option} is {text!r}; expected whole numbers separated by commas.") from None
 
 
 def training_environment(jobs: int) -> dict[str, str]:
@@ -176,25 +182,35 @@ def overrides(settings: dict[str, Any]) -> list[str]:
     return [part for name, text in texts.items() for part in (f"--{name}", text)]
 
 
-def _do(run: Run, gpu_id: int, jobs: int) -> bool:
-    """Train and score one run unless that is done; whether it worked."""
-    name = f"{run.variant}, seed {run.seed}"
-    if run.is_done:
-        typer.echo(f"{name}: unchanged, skipped")
+def _train(run: Run, gpu_id: int, jobs: int) -> bool:
+    """Train one run unless that is done; whether it worked."""
+    if run.has("run.json"):
+        typer.echo(f"{run.name}: unchanged, skipped")
         return True
     shutil.rmtree(run.folder, ignore_errors=True)
     run.folder.mkdir(parents=True)
-    environment = training_environment(jobs)
     started = time.perf_counter()
-    with open(run.folder / "train.log", "w", encoding="utf8") as log:
-        ok = not subprocess.call(_command(run, gpu_id), stdout=log, stderr=subprocess.STDOUT, env=environment)
-        seconds = time.perf_counter() - started
-        if ok:
-            (run.folder / "run.json").write_text(json.dumps(_describe(run, seconds)), "utf8")
-            command = [sys.executable, "-m", run.study.scorer, str(run.folder)]
-            ok = not subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-    typer.echo(f"{name}: {_summary(run, seconds) if ok else 'failed'}")
+    ok = _call(run, _command(run, gpu_id), jobs)
+    seconds = time.perf_counter() - started
+    if ok:
+        (run.folder / "run.json").write_text(json.dumps(_describe(run, seconds)), "utf8")
+    typer.echo(f"{run.name}: " + (f"{seconds:.0f} s of training" if ok else "failed"))
     return ok
+
+
+def _score(run: Run) -> bool:
+    """Score one trained run unless that is done; whether it worked."""
+    if run.has("scores.json"):
+        return True
+    ok = _call(run, [sys.executable, "-m", run.study.scorer, str(run.folder)], jobs=1)
+    typer.echo(f"{run.name}: {_summary(run) if ok else 'scoring failed'}")
+    return ok
+
+
+def _call(run: Run, command: list[str], jobs: int) -> bool:
+    """Run a command, of which so many run at a time, with its output in the run's log; whether it worked."""
+    with open(run.folder / "train.log", "a", encoding="utf8") as log:
+        return not subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, env=training_environment(jobs))
 
 
 def _command(run: Run, gpu_id: int) -> list[str]:
@@ -222,12 +238,12 @@ def _describe(run: Run, seconds: float) -> dict[str, Any]:
     }
 
 
-def _summary(run: Run, seconds: float) -> str:
+def _summary(run: Run) -> str:
     test = srsly.read_json(run.folder / "scores.json")["test"].get("canonical")
     if test is None:  # another scorer's
-        return f"done in {seconds:.0f} s of training"
+        return "scored"
     values = [f"{name} {100 * test[level]['micro']['f1']:.2f}" for name, level in LEVEL_NAMES.items()]
-    return f"test {', '.join(values)} ({seconds:.0f} s of training)"
+    return f"test {', '.join(values)}"
 
 
 LEVEL_NAMES = {"Ent": "ent", "Rel": "rel", "Rel+": "rel_plus"}

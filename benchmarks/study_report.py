@@ -31,6 +31,7 @@ from .study_runs import (
     MODES,
     NONE,
     RATIOS,
+    STRINGS,
     GridRows,
     Row,
     Run,
@@ -57,25 +58,21 @@ Trainings: {runs}. Scores are in percent; `results.json` has them all, as ratios
 - Means over the seeds ± their sample standard deviation (n - 1), which is left out for one seed.
 - {choice}
 
-## F1 on test
+{strings}## F1 on {where}
 
 {test}
 
 *threshold*: the least and the greatest of the seeds.{notes}
 
-{strings}## F1 on dev
-
-{dev}
-
-## Precision and recall on test
+{dev}## Precision and recall on {where}
 
 {ratios}
 
-## Ways to count symmetric relations, and macro F1, on test
+## Ways to count symmetric relations, and macro F1, on {where}
 
 {modes}
 
-## Labels on test: {detailed}
+## Labels on {where}: {detailed}
 
 Means over the seeds. *support*: the number of gold items.
 
@@ -85,20 +82,34 @@ Means over the seeds. *support*: the number of gold items.
 
 {cost}
 """
-STRINGS = """## Triples as strings on test
+STRINGS_SECTION = """## Triples as strings on {where}
 
-As the field scores NYT and WebNLG: the words of both arguments and the label. Below the first three are F1 of other
-ways to compare, and of sentences by overlap and by number of gold triples (how many sentences).
+As the field scores NYT and WebNLG: the words of both arguments and the label are right.
+
+{main}
+
+F1 of other ways to compare, and of sentences by overlap and by number of gold triples (how many sentences):
+
+{details}
+
+"""
+DEV = """## F1 on dev
 
 {table}
 
 """
+WHERE = {"train": "what was learnt", "dev": "dev", "test": "test"}
+CHOICES = {
+    "train": "Training and test set are the same: this is what is learnt by heart.",
+    "dev": "There is no test set but dev: thresholds and epochs are chosen on what is reported, in favour of all.",
+    "test": "Thresholds and epochs are chosen on dev, never on test.",
+}
 BASELINE = """
 *Δ*: the mean less that of {name}, and on how many of the seeds that both have the score is above it."""
 ALONE = "the same backbone alone"
 PAPER = """
-The paper's numbers are copied from it. Its encoder is not named for SciERC, and its SINET is the published one, from
-which ours [differs](../../spacy_ie_moe/gmoe_rte/backbones/sinet.py): they are no like-for-like comparison."""
+The paper's numbers are copied from it. Its encoder is larger, and its SINET is the published one, from which
+ours [differs](../../spacy_ie_moe/gmoe_rte/backbones/sinet.py): they are no like-for-like comparison."""
 CURVES = """
 ## Learning curves
 
@@ -158,14 +169,10 @@ def show_paper(scores: list[float | None] | None) -> str:
     return " / ".join(NONE if score is None else f"{score:.2f}" for score in scores) if scores else NONE
 
 
-def choice(rows: list[Row]) -> str:
-    """On what thresholds and epochs were chosen."""
+def tested_on(rows: list[Row]) -> str:
+    """Which corpus the test set is: test, or the same documents as dev or train."""
     runs = [run for row in rows for run in row.runs]
-    if any(are_same(run, "train", "test") for run in runs):
-        return "Training and test set are the same: this is what is learnt by heart."
-    if any(are_same(run, "dev", "test") for run in runs):
-        return "Dev and test set are the same documents: thresholds and epochs are chosen on them, in favour of all."
-    return "Thresholds and epochs are chosen on dev, never on test."
+    return next((name for name in ("train", "dev") if any(are_same(run, name, "test") for run in runs)), "test")
 
 
 def are_same(run: Run, one: str, other: str) -> bool:
@@ -197,11 +204,30 @@ def labels_table(row: Row) -> str:
     return table(["label", "counted as", "precision", "recall", "F1", "support"], lines)
 
 
-def strings_table(rows: list[Row]) -> str:
-    """Scores of triples as strings: a line for each way to compare and group, a column for each row."""
+def strings_section(study: Study, where: str) -> str:
+    """The section of triples as strings, if gold has them."""
+    if not all(row.has("strings") for row in study.rows):
+        return ""
+    return STRINGS_SECTION.format(where=where, main=strings_table(study), details=string_details(study.rows))
+
+
+def strings_table(study: Study) -> str:
+    """Precision, recall and F1 of each row, what the mixture gains, and what it costs."""
+    fields = STRINGS["test"]
+    header = ["variant", "seeds", *fields, "Δ f1", "sentences per second", "trained parameters"]
+    lines = []
+    for row in study.rows:
+        other = study.baseline_of(row)
+        gain = NONE if other is None else str(row.difference(other, fields["f1"]))
+        cost = [f"{row.summary('sentences_per_second').mean:.0f}", show_range(row.values("trainable_parameters"))]
+        lines.append([row.name, ", ".join(map(str, row.values("seed"))), *row.cells(fields.values()), gain, *cost])
+    return table(header, lines)
+
+
+def string_details(rows: list[Row]) -> str:
+    """A line for each way to compare and group, a column for each row."""
     documents = rows[0].runs[0]["strings"]["test"]
-    fields = {f"string, {ratio}": f"all.string.micro.{ratio}" for ratio in RATIOS}
-    fields |= {name.replace("_", " "): f"all.{name}.micro.f1" for name in COMPARISONS[1:]}
+    fields = {name.replace("_", " "): f"all.{name}.micro.f1" for name in COMPARISONS[1:]}
     groups = [group for group in (*CLASSES, *NUMBERS) if documents[group]["documents"]]
     fields |= {f"{group} ({documents[group]['documents']})": f"{group}.string.micro.f1" for group in groups}
     lines = [[name, *(str(row.summary(f"strings.test.{field}")) for row in rows)] for name, field in fields.items()]
@@ -219,20 +245,15 @@ def grid_table(grids: list[GridRows]) -> str:
 
 
 def cost_table(rows: list[Row]) -> str:
-    """Mean seconds of a training, trainable parameters, the step that was best on dev, and the speed on test."""
-    speed, timed = "sentences_per_second", has_field(rows, "sentences_per_second")
+    """Mean seconds of a training, trained parameters, the step that was best on dev, and the speed on test."""
+    speed, timed = "sentences_per_second", all(row.has("sentences_per_second") for row in rows)
     lines = []
     for row in rows:
         ranges = [show_range(row.values(field)) for field in ("trainable_parameters", "best_step")]
         speeds = [f"{row.summary(speed).mean:.0f}"] if timed else []
         lines.append([row.name, f"{row.summary('seconds').mean:.0f}", *ranges, *speeds])
-    header = ["variant", "mean seconds of a training", "trainable parameters", "best step on dev"]
+    header = ["variant", "mean seconds of a training", "trained parameters", "best step on dev"]
     return table([*header, *(["sentences per second on test"] if timed else [])], lines)
-
-
-def has_field(rows: list[Row], field: str) -> bool:
-    """Whether all runs have a field, which those of earlier versions have not."""
-    return all(field in run for row in rows for run in row.runs)
 
 
 def pictures(study: Study, output: Path) -> str:
@@ -255,14 +276,17 @@ def page(study: Study, title: str, output: Path) -> str:
     """The text of README.md; its pictures are written into ``output``."""
     sides = list(product(LEVELS, ("precision", "recall")))
     fields = {f"{LEVELS[level]} {side}": f"test.canonical.{level}.micro.{side}" for level, side in sides}
+    corpus = tested_on(study.rows)
+    where = WHERE[corpus]
     return PAGE.format(
         title=title,
         runs=sum(len(row.runs) for row in study.rows),
-        choice=choice(study.rows),
+        choice=CHOICES[corpus],
+        where=where,
         test=main_table(study, "test"),
         notes=notes(study),
-        strings=STRINGS.format(table=strings_table(study.rows)) if has_field(study.rows, "strings") else "",
-        dev=main_table(study, "dev"),
+        strings=strings_section(study, where),
+        dev=DEV.format(table=main_table(study, "dev")) if corpus == "test" else "",
         ratios=score_table(study.rows, fields),
         modes=modes_table(study.rows),
         detailed=study.detailed.name,

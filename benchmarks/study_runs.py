@@ -33,6 +33,7 @@ EXPECTED: dict[str, Callable[[Any], bool]] = {
     RATIO: lambda value: type(value) in (int, float) and 0 <= value <= 1,
 }
 SCORES = [".".join(field) for field in product(SPLITS, MODES, LEVELS, AVERAGES, RATIOS)]
+STRINGS = {split: {ratio: f"strings.{split}.all.string.micro.{ratio}" for ratio in RATIOS} for split in SPLITS}
 FIELDS = {
     **{"variant": "text", "overrides": "an object", "curve": "a list", "threshold": RATIO, "seconds": NUMBER},
     **dict.fromkeys(("seed", "best_step", "trainable_parameters"), WHOLE),
@@ -67,6 +68,10 @@ class Row:
         """A field such as ``test.canonical.rel.micro.f1`` of each run."""
         return [find(run, field) for run in self.runs]
 
+    def has(self, name: str) -> bool:
+        """Whether all runs have it, which those of earlier versions or of other corpora have not."""
+        return all(name in run for run in self.runs)
+
     def summary(self, field: str) -> Summary:
         """Mean and standard deviation of a field."""
         return summarise(self.values(field))
@@ -99,6 +104,8 @@ class Row:
     def to_json(self, baseline: Row | None) -> dict[str, Any]:
         """Everything that the page says of it, unrounded. baseline: what it is compared with."""
         compared = [f"{split}.{field}" for split, field in product(SPLITS, MAIN.values())]
+        strings = [field for fields in STRINGS.values() for field in fields.values()] if self.has("strings") else []
+        compared += [field for field in strings if field.endswith("f1")]
         others = [] if baseline is None else [baseline]
         against = {field: self.difference(other, field) for other in others for field in compared}
         return {
@@ -107,8 +114,8 @@ class Row:
             "settings": self.settings,
             **{f"{field}s": self.values(field) for field in ("seed", "threshold", "best_step")},
             "trainable_parameters": self.values("trainable_parameters"),
-            "seconds": self.summary("seconds")._asdict(),
-            "scores": {field: self.summary(field)._asdict() for field in SCORES},
+            **{name: self.summary(name)._asdict() for name in ("seconds", "sentences_per_second") if self.has(name)},
+            "scores": {field: self.summary(field)._asdict() for field in (*SCORES, *strings)},
             "against_baseline": {field: difference._asdict() for field, difference in against.items()},
             "labels": {level: self.labels(level) for level in LEVELS},
             "curve": {level: [point._asdict() for point in self.curve(level)] for level in LEVELS},

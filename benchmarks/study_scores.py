@@ -48,14 +48,14 @@ def score_run(folder: Path) -> None:
     }
     nlp.to_disk(folder / "model-best")
     shutil.rmtree(folder / "model-last", ignore_errors=True)
-    curve = [_point(entry) for entry in srsly.read_jsonl(folder / "log.jsonl")]
+    log = list(srsly.read_jsonl(folder / "log.jsonl"))
     result = {
         **run,
         "threshold": threshold,
-        "best_step": max(reversed(curve), key=lambda point: point["rel_plus"])["step"],  # spaCy keeps the last
+        "best_step": max(reversed(log), key=lambda entry: entry["score"])["step"],  # spaCy keeps the last
         "trainable_parameters": sum(p.numel() for p in parameters_of(pipe)),
         "sentences_per_second": found.per_second,
-        "curve": curve,
+        "curve": [_point(entry) for entry in log],
         "dev": dev[threshold].triplets.to_json(),
         "test": test.triplets.to_json(),
     }

@@ -15,12 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from spacy.tokens import Doc, DocBin
-from spacy.vocab import Vocab
 
 from spacy_ie_moe.cli import app
 from spacy_ie_moe.corpora.merge import merge
-from spacy_ie_moe.corpora.reader import read_docs
+
+from .overlap import leave_out, texts_in
 
 TESTS = ("test", "mini_test", "unseen")
 
@@ -42,22 +41,8 @@ def main(
                 command.main(["convert", *words[:2], str(part), *words[2:]], standalone_mode=False)
             merge(output / f"{name}.spacy", parts, seed=0)
         if name.startswith(TESTS) and not keep_shared:
-            files = output.glob("*train*.spacy")
-            trained = trained or {_words(doc) for file in files for doc in read_docs(file, Vocab())}
-            _leave_out(trained, output / f"{name}.spacy")
-
-
-def _leave_out(trained: set[str], path: Path) -> None:
-    """Leave the documents of these words out of a file."""
-    docs = list(read_docs(path, Vocab()))
-    kept = [doc for doc in docs if _words(doc) not in trained]
-    if len(kept) < len(docs):
-        DocBin(attrs=("ENT_IOB", "ENT_TYPE", "SENT_START"), docs=kept, store_user_data=True).to_disk(path)
-        typer.echo(f"  left out: {len(docs) - len(kept)} documents that a training file has too")
-
-
-def _words(doc: Doc) -> str:
-    return " ".join(doc.text.casefold().split())
+            trained = trained or texts_in(*output.glob("*train*.spacy"))
+            leave_out(trained, output / f"{name}.spacy")
 
 
 if __name__ == "__main__":

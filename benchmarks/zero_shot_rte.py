@@ -1,7 +1,8 @@
 """Zero-shot triplets (RTE-GMoE, Table 6): relations that were never seen, their arguments not given either.
 
 ``python -m benchmarks.zero_shot_rte RUN`` scores one run of ``benchmarks.study`` (``RUN/run.json``, ``RUN/model-best``)
-into ``RUN/scores.json``. The model is offered the labels of the test set, all of which are unseen. Two readings:
+into ``RUN/scores.json``, and keeps the threshold in the pipeline. The model is offered the labels of the test set, all
+of which are unseen. Two readings:
 
 - with the oracle, as the papers have it: it is told which sentences have one triplet, of which it gives the best
   (accuracy), and finds those of the others by the threshold that Re-Cent has, 1.3 / 3 (P, R, F1);
@@ -12,6 +13,7 @@ A triplet is right if both spans and the label are.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -127,11 +129,16 @@ def score_run(folder: Path) -> None:
     docs = {name: list(read_docs(Path(run["corpora"][name]), nlp.vocab)) for name in ("dev", "test")}
     answers = {name: ask(nlp, of_set, labels_of(of_set)) for name, of_set in docs.items()}
     threshold = choose_threshold(answers["dev"])
+    pipe: Any = nlp.get_pipe("gmoe_rte")
+    pipe.set_labels(None)
+    pipe.threshold = threshold
+    nlp.to_disk(folder / "model-best")
+    shutil.rmtree(folder / "model-last", ignore_errors=True)
     result = {
         **run,
         "threshold": threshold,
         "labels": {name: labels_of(of_set) for name, of_set in docs.items()},
-        "trainable_parameters": sum(p.numel() for p in parameters_of(nlp.get_pipe("gmoe_rte"))),
+        "trainable_parameters": sum(p.numel() for p in parameters_of(pipe)),
         **{name: score(of_set, threshold) for name, of_set in answers.items()},
     }
     with replacing(folder / "scores.json") as temporary:  # an interrupted run leaves none

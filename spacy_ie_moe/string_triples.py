@@ -29,7 +29,7 @@ from spacy.training import Example
 from .corpora.string_triples import STRING_TRIPLES
 from .relations import check_relation, relation_key
 from .scoring import Triple, check_same_text, relation_triples
-from .triplet_scoring import Level
+from .triplet_scoring import Level, TripletScorer
 
 COMPARISONS = ("string", "offset", "last_word")
 ALL = "all"
@@ -157,8 +157,9 @@ def _last_words(triples: Iterable[Triple]) -> set[Triple]:
 def make_string_triple_scorer(include_empty: bool = True) -> StringTripleScorer:
     """The registered scorer ``spacy_ie_moe.string_triple_scorer.v1``: ``(examples, **kwargs) -> scores``.
 
-    For each of string, offset and last_word: ``rte_string_p``, ``_r`` and ``_f``, micro, from 0 to 1. All are ``None``
-    where gold has no triples. include_empty: see ``score_triples``; symmetric comes from the component.
+    For each of string, offset and last_word: ``rte_string_p``, ``_r`` and ``_f``, micro, from 0 to 1; all are ``None``
+    where gold has no triples. And the scores of ``spacy_ie_moe.triplet_scorer.v1``. include_empty: see
+    ``score_triples``; symmetric and spans_key come from the component.
     """
     return StringTripleScorer(include_empty)
 
@@ -169,14 +170,16 @@ class StringTripleScorer:
 
     include_empty: bool
 
-    def __call__(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, float | None]:
+    def __call__(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        examples = list(examples)
+        others = TripletScorer()(examples, **kwargs)
         symmetric = kwargs.get("symmetric", ())
         overall = score_triples(examples, include_empty=self.include_empty, symmetric=symmetric)[ALL]
         if not overall["string"].micro.support:
-            return dict.fromkeys(_KEYS)
+            return {**others, **dict.fromkeys(_KEYS)}
         micros = [overall[comparison].micro for comparison in COMPARISONS]
         values = [value for micro in micros for value in (micro.precision, micro.recall, micro.f1)]
-        return dict(zip(_KEYS, values, strict=True))
+        return {**others, **dict(zip(_KEYS, values, strict=True))}
 
 
 _KEYS = tuple(f"rte_{comparison}_{ratio}" for comparison in COMPARISONS for ratio in "prf")

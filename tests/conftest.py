@@ -22,6 +22,7 @@ from spacy_ie_moe.glirel import checkpoint
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+torch.set_num_threads(1)  # tiny networks gain nothing from more, and several processes of tests share the cores
 
 KINDS = ("prompt", "anchored")
 NO_CHECKPOINT = "no-such-checkpoint"

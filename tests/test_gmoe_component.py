@@ -75,13 +75,15 @@ def make_examples(nlp: Language, n: int, *, seed: int = 0, sentences: int = 1) -
     return [make_example(gold_doc(nlp, rng, sentences=sentences), gold_ents=False) for _ in range(n)]
 
 
-def train(nlp: Language, examples: list[Example], steps: int, *, rate: float = 0.005) -> list[float]:
-    """The losses of so many updates on batches of 8."""
+def train(
+    nlp: Language, examples: list[Example], steps: int, *, rate: float = 0.005, decay: bool = False
+) -> list[float]:
+    """The losses of so many updates on batches of 8. decay: let the rate sink to 0, for what else depends on chance."""
     optimizer = nlp.resume_training()
-    optimizer.learn_rate = rate
     losses = []
     rng = random.Random(1)
-    for _ in range(steps):
+    for step in range(steps):
+        optimizer.learn_rate = rate * (1 - step / steps) if decay else rate
         batch = [
             Example(make_example(eg.reference, gold_ents=False).predicted, eg.reference)
             for eg in rng.sample(examples, min(8, len(examples)))

@@ -1028,7 +1028,8 @@ def test_backbones_by_name(name: str) -> None:
 
 
 def test_schemas() -> None:
-    assert [SCHEMA.is_symmetric(label) for label in range(4)] == [False, True, False, True]
+    assert [SCHEMA.is_turned(label, (2, 3), (0, 2)) for label in range(4)] == [False, True, False, True]
+    assert not any(SCHEMA.is_turned(label, (0, 2), tail) for label in range(4) for tail in ((2, 3), (0, 2)))
     with pytest.raises(ValueError, match=r"entities are .*; expected no name twice"):
         Schema(("A", "A"), ("r",))
     with pytest.raises(ValueError, match=r"relations are .*; expected no name twice"):

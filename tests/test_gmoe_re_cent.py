@@ -191,6 +191,7 @@ def test_a_span_can_be_the_subject_of_several_relations_and_unknown_pairs_are_no
         ({"max_span": 0}, "backbone_settings.max_span is 0; expected a whole number of at least 1."),
         ({"candidates": -1}, "backbone_settings.candidates is -1; expected a whole number of at least 0."),
         ({"labels_at_once": 2.5}, "backbone_settings.labels_at_once is 2.5"),
+        ({"absent_labels": -0.1}, "backbone_settings.absent_labels is -0.1; expected a number from 0 to 1."),
         ({"span_threshold": 2}, "backbone_settings.span_threshold is 2; expected a number from 0 to 1."),
     ],
 )
@@ -210,19 +211,23 @@ def test_features_without_prompts_are_refused() -> None:
 SENTENCES = st.lists(st.lists(st.integers(0, len(SCHEMA.relations) - 1), max_size=4), min_size=1, max_size=5)
 
 
-@given(SENTENCES, st.integers(1, 6), st.integers(0, 3), st.integers(0, 99))
+@given(SENTENCES, st.integers(1, 6), st.integers(0, 3), st.integers(0, 99), st.sampled_from([0.0, 0.5, 1.0]))
 def test_prompts_hold_the_labels_of_their_sentences(
-    labels: list[list[int]], at_once: int, negatives: int, seed: int
+    labels: list[list[int]], at_once: int, negatives: int, seed: int, absent: float
 ) -> None:
     entities = [Entity(0, 1, 0), Entity(2, 3, 0)]
     gold = [Extraction(entities, [Triplet(1, 0, label) for label in sorted({*own})]) for own in labels]
     rng = np.random.default_rng(seed)
-    prompts, placed = draw_prompts(gold, SCHEMA, rng, at_once=at_once, negatives=negatives)
+    prompts, placed = draw_prompts(gold, SCHEMA, rng, at_once=at_once, negatives=negatives, absent=absent)
     for before, prompt, after in zip(gold, prompts, placed, strict=True):
         own = {SCHEMA.relations[triplet.label] for triplet in before.triplets}
         assert 1 <= len(prompt) == len({*prompt}) <= at_once
-        assert own <= {*prompt} or {*prompt} <= own  # more than fit: only of its own
-        assert len({*prompt} - own) <= max(1, negatives * len(before.triplets))
+        if own & {*prompt}:
+            assert absent < 1 or own == {*SCHEMA.relations}
+            assert own <= {*prompt} or {*prompt} <= own  # more than fit: only of its own
+            assert len({*prompt} - own) <= negatives * len(before.triplets)
+        else:
+            assert absent > 0 or not own
         expected = {
             # the argument that is first in the text is the head of symmetric ones
             ((0, 1) if label in SCHEMA.symmetric else (1, 0), label) for label in own & {*prompt}
@@ -240,6 +245,14 @@ def test_negative_labels_are_those_of_the_batch_first() -> None:
     batch = {SCHEMA.relations[0], SCHEMA.relations[2]}
     assert all(prompt <= batch for prompt in drawn)
     assert any(prompt == batch for prompt in drawn) and any(len(prompt) == 1 for prompt in drawn)
+
+
+def test_sentences_can_be_learnt_without_their_own_labels() -> None:
+    gold = [Extraction([Entity(0, 1, 0), Entity(1, 2, 0)], [Triplet(0, 1, 0)])] * 400
+    prompts, placed = draw_prompts(gold, SCHEMA, np.random.default_rng(0), at_once=3, negatives=1, absent=0.25)
+    without = [prompt for prompt in prompts if SCHEMA.relations[0] not in prompt]
+    assert 70 < len(without) < 130 and {len(prompt) for prompt in without} == {1, 2, 3}
+    assert all(bool(after.triplets) == (prompt not in without) for prompt, after in zip(prompts, placed, strict=True))
 
 
 def test_what_several_prompts_find_is_joined() -> None:
@@ -329,13 +342,13 @@ def encoder_config(folder: Path, **settings: Any) -> dict[str, Any]:
     return {
         "@architectures": "spacy_ie_moe.SentenceEncoder.v1",
         "name": str(folder),
-        "rate": 0.2,
+        "rate": 0.4,
         "prompts": True,
         **settings,
     }
 
 
-SMALL = {"max_span": 4, "dropout": 0.0, "expansion": 2}
+SMALL = {"max_span": 2, "dropout": 0.0, "expansion": 2, "candidates": 2}
 
 
 def make(encoder: dict[str, Any], *, backbone: str = "re_cent", mixture: str | None = None, **config: Any) -> Language:
@@ -357,7 +370,7 @@ def make(encoder: dict[str, Any], *, backbone: str = "re_cent", mixture: str | N
 @pytest.fixture(scope="module")
 def trained_folder(encoder_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     nlp = make(encoder_config(encoder_folders["bert"]))
-    losses = train(nlp, make_examples(nlp, 60), 450)
+    losses = train(nlp, make_examples(nlp, 60), 450, rate=0.01, decay=True)
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) / 5
     folder = tmp_path_factory.mktemp("re_cent") / "model"
     nlp.to_disk(folder)
@@ -457,7 +470,7 @@ def test_attention_is_over_words(encoder_folders: dict[str, Path]) -> None:
     assert len(weights) == len(doc)
     pipe.set_labels([])
     assert pipe.attention(doc).weights == []
-    assert pipe.bundle.network.backbone.max_span == 4
+    assert pipe.bundle.network.backbone.max_span == 2
 
 
 def test_documents_may_have_labels_of_their_own(trained: Language) -> None:

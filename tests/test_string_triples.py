@@ -26,6 +26,7 @@ from spacy_ie_moe.string_triples import (
     overlap_classes,
     score_triples,
 )
+from spacy_ie_moe.triplet_scoring import make_triplet_scorer
 
 from .test_corpora import data_set
 from .test_evaluate import run, run_json, save_data, save_model
@@ -274,13 +275,15 @@ def test_order_and_duplicates_do_not_matter(corpus: list[tuple[list[Fact], list[
 def test_the_registered_scorer() -> None:
     examples = [Example(*pair) for pair in corpus()]
     values = make_string_triple_scorer(include_empty=False)(examples, nothing=1)
-    assert list(values) == [f"rte_{comparison}_{ratio}" for comparison in COMPARISONS for ratio in "prf"]
+    others = make_triplet_scorer()(examples)
+    assert list(values) == [*others, *(f"rte_{comparison}_{ratio}" for comparison in COMPARISONS for ratio in "prf")]
+    assert {name: values[name] for name in others} == others
     assert values["rte_string_p"] == values["rte_offset_p"] == pytest.approx(9 / 12)
     assert values["rte_last_word_r"] == pytest.approx(9 / 20)
     scorer = pickle.loads(pickle.dumps(make_string_triple_scorer()))
     assert scorer(examples)["rte_string_f"] == pytest.approx(2 * 9 / (2 * 9 + 5 + 11))
     nothing = scorer([Example(make([(ANN, "knows", BOB)]), make())])
-    assert set(nothing) == set(values) and set(nothing.values()) == {None}
+    assert set(nothing) == set(values) and {nothing[name] for name in values.keys() - others} == {None}
 
 
 def test_strings_survive_a_doc_bin_and_are_not_given_to_the_prediction() -> None:

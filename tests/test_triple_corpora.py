@@ -327,7 +327,7 @@ def test_jointer_excluded_label() -> None:
         ([8, 10, "None-label", "lives in", 5, 6, "None-label"], "malformed relation"),
         ([8, 10, "None-label", "born in", 5, 6], "malformed relation"),
         (None, "malformed relation"),
-        ([5, 6, "None-label", "born in", 5, 6, "None-label"], SELF),
+        ([5, 6, "None-label", "born in", 5, 6, "None-label"], jointer.OTHER_WORDS),
     ],
 )
 def test_jointer_places_that_are_none_are_counted_and_the_strings_stay(detail: Any, reason: str) -> None:

@@ -32,8 +32,9 @@ from .conversion import (
     load_json,
     select_part,
 )
-from .string_triples import TripleBuilder, find_words, read_triple
+from .string_triples import TripleBuilder, WordTriple, find_words, read_triple
 
+OTHER_WORDS = "the places of an argument have other words"
 OCCURRENCES = ("annotated", "all")
 
 _NO_TYPE = "None-label"
@@ -87,22 +88,28 @@ def _add(builder: TripleBuilder, strings: Any, detail: Any, labels: LabelChoice,
     pairs: list[Pair] = []
     unplaced = ""
     try:
-        pairs = _pairs(builder, detail, triple[1], everywhere)
+        pairs = _pairs(builder, detail, triple, everywhere)
     except Unconvertible as error:
         unplaced = error.reason
     builder.add_triple(triple, pairs, labels, unplaced=unplaced)
 
 
-def _pairs(builder: TripleBuilder, detail: Any, relation_id: Any, everywhere: bool) -> list[Pair]:
-    """The mentions that a triple relates; ``Unconvertible`` where its places are none, or those of another relation."""
+def _pairs(builder: TripleBuilder, detail: Any, triple: WordTriple, everywhere: bool) -> list[Pair]:
+    """The mentions that a triple relates; ``Unconvertible`` where its places are none, or those of something else."""
+    head, relation_id, tail = triple
     if not isinstance(detail, list) or len(detail) != 7 or detail[3] != relation_id:
         raise Unconvertible(MALFORMED_RELATION)
-    heads, tails = (_mentions(builder, everywhere, *detail[at : at + 3]) for at in (0, 4))
+    sides = (head, *detail[:3]), (tail, *detail[4:])
+    heads, tails = (_mentions(builder, everywhere, *side) for side in sides)
     return builder.pairs(heads, tails)
 
 
-def _mentions(builder: TripleBuilder, everywhere: bool, start: Any, end: Any, kind: Any) -> list[tuple[int, int, str]]:
+def _mentions(
+    builder: TripleBuilder, everywhere: bool, wanted: list[str], start: Any, end: Any, kind: Any
+) -> list[tuple[int, int, str]]:
     start, end = builder.extent(start, end)
     words = [token.text for token in builder.doc]
-    extents = find_words(words[start:end], words) if everywhere else [(start, end)]
+    if words[start:end] != wanted:
+        raise Unconvertible(OTHER_WORDS)
+    extents = find_words(wanted, words) if everywhere else [(start, end)]
     return [(*extent, UNTYPED if kind == _NO_TYPE else kind) for extent in extents]

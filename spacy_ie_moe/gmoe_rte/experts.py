@@ -75,8 +75,9 @@ class RTENetwork(nn.Module):
 
     def draw_prompts(self, gold: Sequence[Extraction]) -> tuple[list[list[str]], list[Extraction]]:
         """For a backbone that reads prompts, those of the sentences of a batch, and its gold in their terms."""
-        options = {"at_once": self.backbone.labels_at_once, "negatives": self.backbone.negative_labels}
-        return draw_prompts(gold, self.schema, self._rng, **options)
+        backbone = self.backbone
+        options = {"at_once": backbone.labels_at_once, "negatives": backbone.negative_labels}
+        return draw_prompts(gold, self.schema, self._rng, **options, absent=backbone.absent_labels)
 
     @torch.inference_mode()
     def predict(self, features: Features, threshold: float) -> list[Extraction]:

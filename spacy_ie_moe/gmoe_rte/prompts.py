@@ -17,13 +17,21 @@ if TYPE_CHECKING:
 
 
 def draw_prompts(
-    gold: Sequence[Extraction], schema: Schema, rng: np.random.Generator, *, at_once: int, negatives: int
+    gold: Sequence[Extraction],
+    schema: Schema,
+    rng: np.random.Generator,
+    *,
+    at_once: int,
+    negatives: int,
+    absent: float = 0.0,
 ) -> tuple[list[list[str]], list[Extraction]]:
     """The labels that each sentence is learnt with, and the gold whose labels are places in these.
 
-    A sentence's own labels, and others of the batch, from none to ``negatives`` for each of its triplets (one where it
-    has none), in random order; at most ``at_once``. What holds of labels that are left out is left out. Symmetric
-    relations have the argument that is first in the text as head. Source: Re-Cent.
+    A sentence's own labels, and others of the batch, from none to ``negatives`` for each of its triplets, in random
+    order; at most ``at_once``. Where it has no labels, and with the probability ``absent`` where it has, only others,
+    from one to ``at_once``: so most rounds are where there are more labels than one prompt holds. What holds of labels
+    that are left out is left out. Symmetric relations have the argument that is first in the text as head. Source:
+    Re-Cent, which has none absent.
     """
     own = [sorted({triplet.label for triplet in extraction.triplets}) for extraction in gold]
     seen = {label for labels in own for label in labels}
@@ -31,8 +39,11 @@ def draw_prompts(
     for labels, extraction in zip(own, gold, strict=True):
         # Those of the batch come as often as they are in the data; the rest is for batches that have too few.
         others = _shuffled(seen - {*labels}, rng) + _shuffled({*range(len(schema.relations))} - seen, rng)
-        wanted = int(rng.integers(negatives + 1)) * len(extraction.triplets) if labels else 1
-        chosen = _shuffled(labels, rng)[:at_once]
+        if labels and (rng.random() >= absent or not others):
+            wanted = int(rng.integers(negatives + 1)) * len(extraction.triplets)
+            chosen = _shuffled(labels, rng)[:at_once]
+        else:
+            wanted, chosen = int(rng.integers(at_once)) + 1, []
         chosen += others[: min(wanted, at_once - len(chosen))]
         places = {label: place for place, label in enumerate(_shuffled(chosen, rng))}
         prompts.append([schema.relations[label] for label in places])
@@ -81,6 +92,6 @@ def _shuffled(labels: Iterable[int], rng: np.random.Generator) -> list[int]:
 
 def _ordered(triplet: Triplet, extraction: Extraction, schema: Schema) -> Triplet:
     head, tail = extraction.entities[triplet.head], extraction.entities[triplet.tail]
-    if schema.is_symmetric(triplet.label) and tail[:2] < head[:2]:
+    if schema.is_turned(triplet.label, head[:2], tail[:2]):
         return triplet._replace(head=triplet.tail, tail=triplet.head)
     return triplet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class Schema:
         if unknown := set(self.symmetric) - set(self.relations):
             raise ValueError(f"symmetric has {min(unknown)!r}; expected labels among {', '.join(self.relations)}.")
 
-    def is_symmetric(self, label: int) -> bool:
-        """Whether the relation label of that index is symmetric."""
-        return self.relations[label] in self.symmetric
+    def is_turned(self, label: int, head: Any, tail: Any) -> bool:
+        """Whether head and tail have to change places for a symmetric relation to be as it is learnt and found.
+
+        head, tail: what can be compared as the arguments follow one another in the text, like spans.
+        """
+        return tail < head and self.relations[label] in self.symmetric

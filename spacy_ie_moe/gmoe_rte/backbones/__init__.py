@@ -45,8 +45,9 @@ class Backbone(Protocol):
         """The entities of each sentence, and the triplets whose probability is at least ``threshold``."""
 
     # A backbone that is told what to look for also has ``labels_at_once``, how many labels a prompt has at most, and
-    # ``negative_labels``, how many a sentence is learnt with beside its own, for each of its triplets. Labels in gold
-    # and extractions are then places in a sentence's prompt (``Features.prompts``).
+    # ``negative_labels``, how many a sentence is learnt with beside its own, for each of its triplets, and
+    # ``absent_labels``, the probability that it is learnt without its own. Labels in gold and extractions are then
+    # places in a sentence's prompt (``Features.prompts``).
 
     def make_expert(self, task: str) -> Expert:
         """A new network for the task "entities" or "relations", of the architecture of the backbone's own module."""

@@ -79,7 +79,8 @@ class ReCent(nn.Module):
     of d. dropout: in all FFNs. candidates: spans of each label and role that pairs are learnt from, beside the gold
     ones. span_threshold: the least probability of a subject or an object. labels_at_once: of a prompt; where more are
     asked for, there are several. negative_labels: labels that a sentence is learnt with beside its own, at most so many
-    for each triplet.
+    for each triplet. absent_labels: the probability that it is learnt with none of its own, as it is asked in most
+    rounds where there are many labels; the published one never is.
     """
 
     reads = (TRIPLETS,)
@@ -96,6 +97,7 @@ class ReCent(nn.Module):
         span_threshold: float = 0.2,
         labels_at_once: int = 15,
         negative_labels: int = 2,
+        absent_labels: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -109,13 +111,15 @@ class ReCent(nn.Module):
                 raise ValueError(
                     f"backbone_settings.{name} is {value!r}; expected a whole number of at least {least}."
                 )
-        if not is_probability(span_threshold):
-            raise ValueError(f"backbone_settings.span_threshold is {span_threshold!r}; expected a number from 0 to 1.")
+        for name, share in (("span_threshold", span_threshold), ("absent_labels", absent_labels)):
+            if not is_probability(share):
+                raise ValueError(f"backbone_settings.{name} is {share!r}; expected a number from 0 to 1.")
         self.max_span = max_span
         self.candidates = candidates
         self.span_threshold = span_threshold
         self.labels_at_once = labels_at_once
         self.negative_labels = negative_labels
+        self.absent_labels = absent_labels
         self._sizes = (width, expansion * width, dropout)
         self.roles = RoleExpert(*self._sizes, max_span)
         self.pairs = LabelledPairs(*self._sizes)

@@ -75,7 +75,7 @@ class Sampler:
         positive: dict[tuple[int, int], list[int]] = {}
         for head, tail, label, _ in extraction.triplets:
             one, other = extraction.entities[head], extraction.entities[tail]
-            if self.schema.is_symmetric(label) and other[:2] < one[:2]:
+            if self.schema.is_turned(label, one[:2], other[:2]):
                 head, tail = tail, head
             positive.setdefault((head, tail), []).append(label)
         negative = self._negatives(len(extraction.entities), {*positive, *extraction.unknown}, rng)

@@ -167,7 +167,7 @@ class Sinet(nn.Module):
         best: dict[tuple[int, int, int], Triplet] = {}
         for triplet in extraction.triplets:
             head, tail, label, score = triplet
-            if self.schema.is_symmetric(label) and tail < head:  # entities are sorted
+            if self.schema.is_turned(label, head, tail):  # entities are sorted
                 head, tail = tail, head
             if score > best.get((head, tail, label), Triplet(0, 0, 0, -1.0)).score:
                 best[head, tail, label] = Triplet(head, tail, label, score)

@@ -25,7 +25,7 @@ def gold_triplets(extraction: Extraction, schema: Schema) -> Iterator[SpanTriple
     seen = set()
     for head, tail, label, _ in extraction.triplets:
         one, other = ((entity.start, entity.end) for entity in (extraction.entities[head], extraction.entities[tail]))
-        if schema.is_symmetric(label) and other < one:
+        if schema.is_turned(label, one, other):
             one, other = other, one
         triplet = SpanTriplet(one, other, label)
         if triplet not in seen:
@@ -57,7 +57,7 @@ def to_extraction(
         if head == tail:
             continue
         one, other = rows[head], rows[tail]
-        if schema is not None and schema.is_symmetric(label) and other < one:
+        if schema is not None and schema.is_turned(label, one, other):
             one, other = other, one
         best[one, other, label] = max(score, best.get((one, other, label), 0.0))
     return Extraction(ordered, [Triplet(*key, score) for key, score in sorted(best.items())])
