@@ -44,6 +44,7 @@ def test_the_smoke_workflows_write_their_pages(project: Path, workflow: str, nam
     assert scores["strings"]["test"] and scores["sentences_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_the_smoke_workflow_of_the_sample_has_every_backbone(project: Path) -> None:
     run_smoke(project, "sample-webnlg")
     page = (project / "results/smoke/webnlg_sample/README.md").read_text()

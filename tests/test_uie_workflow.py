@@ -46,6 +46,7 @@ def test_the_smoke_workflow_writes_its_pages(project):
     assert (project / "results/uie/routing.svg").is_file()
 
 
+@pytest.mark.slow
 def test_the_smoke_workflow_packs_a_model_that_works(project):
     run_smoke(project, "uie-mini")
     packed = project / "training/uie_mini/packed"
