@@ -69,7 +69,8 @@ def read(pipe: Any, examples: list[Example]) -> Features:
     if network.labels_at_once is not None:
         rng = random.Random(0)
         own = [{relation["label"] for relation in example.reference._.relations} for example in examples]
-        asked = [sorted(labels) + rng.sample(sorted({*pipe.labels} - labels), network.labels_at_once) for labels in own]
+        others = [sorted({*pipe.labels} - labels) for labels in own]
+        asked = [sorted(labels) + rng.sample(more, len(more)) for labels, more in zip(own, others, strict=True)]
         _, sentences = next(with_labels(sentences, [[labels[: network.labels_at_once]] for labels in asked]))
     rows = torch.as_tensor(pipe.model.layers[0].predict(sentences))
     return Features(rows, sentences.lengths, sentences.prompt_sizes)

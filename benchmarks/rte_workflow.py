@@ -128,7 +128,7 @@ def convert_strings(name: str, smoke: bool, test: str) -> None:
             source = Path(name.removesuffix("_sample"), "exact", file)
             convert("string-triples", source, output, part=part, limit=SAMPLE if sample else None)
     if not (sample or smoke):
-        train, dev, test_set = (root("corpus", smoke) / name / f"{split}.spacy" for split in ("train", "dev", "test"))
+        train, dev, test_set = (Path("corpus", name, f"{split}.spacy") for split in ("train", "dev", "test"))
         if dev.read_bytes() != test_set.read_bytes():
             leave_out(texts_in(test_set), dev)
         leave_out(texts_in(dev, test_set), train)

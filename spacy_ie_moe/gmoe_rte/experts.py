@@ -75,9 +75,9 @@ class RTENetwork(nn.Module):
 
     def draw_prompts(self, gold: Sequence[Extraction]) -> tuple[list[list[str]], list[Extraction]]:
         """For a backbone that reads prompts, those of the sentences of a batch, and its gold in their terms."""
-        backbone = self.backbone
-        options = {"at_once": backbone.labels_at_once, "negatives": backbone.negative_labels}
-        return draw_prompts(gold, self.schema, self._rng, **options, absent=backbone.absent_labels)
+        own = self.backbone
+        options = {"at_once": own.labels_at_once, "negatives": own.negative_labels, "absent": own.absent_labels}
+        return draw_prompts(gold, self.schema, self._rng, **options)
 
     @torch.inference_mode()
     def predict(self, features: Features, threshold: float) -> list[Extraction]:
