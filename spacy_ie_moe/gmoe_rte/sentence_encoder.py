@@ -42,10 +42,11 @@ class Window:
 class SentenceEncoder(nn.Module):
     """Words to vectors: each sentence as [CLS] words [SEP]; a word is the mean of its pieces.
 
-    With a prompt: [CLS] [R] label [R] label ... [SEP] words [SEP], where a label is its marker; for that ``pieces`` has
-    to have ``LABEL_MARKER``. Sentences beyond the encoder's limit are read in windows that overlap by half, all with
-    the prompt; their sentence vector and labels are the mean of the windows'. encoder_config: the encoder's
-    ``config.json``. mixed_precision: train in bfloat16 with float32 weights, which CPUs with AVX512-BF16 do faster.
+    With a prompt: [CLS] [R] label [R] label ... [SEP] words [SEP], where a label is the mean of its marker and its
+    pieces; for that ``pieces`` has to have ``LABEL_MARKER``. Sentences beyond the encoder's limit are read in windows
+    that overlap by half, all with the prompt; their sentence vector and labels are the mean of the windows'.
+    encoder_config: the encoder's ``config.json``. mixed_precision: train in bfloat16 with float32 weights,
+    which CPUs with AVX512-BF16 do faster.
     """
 
     def __init__(self, encoder_config: dict[str, Any], pieces: WordPieces, *, mixed_precision: bool = False) -> None:
@@ -99,22 +100,23 @@ class SentenceEncoder(nn.Module):
         longest = max(window.size for window in windows) + len(prefix) + len(suffix)
         ids = np.full((len(windows), longest), self.pieces.pad_id, dtype=np.int64)
         mask = np.zeros((len(windows), longest), dtype=np.int64)
-        markers, starts, ends = [], [], []
+        bounds = []
         for row, window in enumerate(windows):
             before = [*prefix, *_flat(window.prompt), *(suffix if window.prompt else ())]
             sequence = [*before, *_flat(window.words), *suffix]
             ids[row, : len(sequence)] = sequence
             mask[row, : len(sequence)] = 1
-            markers.append(row * longest + len(prefix) + np.cumsum([0, *map(len, window.prompt)])[:-1])
-            bounds = row * longest + len(before) + np.cumsum([0, *map(len, window.words)])
-            starts.append(bounds[:-1][window.own])
-            ends.append(bounds[1:][window.own])
+            labels = row * longest + len(prefix) + np.cumsum([0, *map(len, window.prompt)])
+            words = row * longest + len(before) + np.cumsum([0, *map(len, window.words)])
+            bounds.append((labels[:-1], labels[1:], words[:-1][window.own], words[1:][window.own]))
         device = self.encoder.device
         ids_there, mask_there = torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
         hidden = read(self.encoder, ids_there, mask_there, mixed_precision=self.mixed_precision)
-        marker, start, end = (torch.from_numpy(np.concatenate(rows)).to(device) for rows in (markers, starts, ends))
+        label, label_end, word, word_end = (
+            torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*bounds, strict=True)
+        )
         rows = hidden.flatten(0, 1)
-        return hidden[:, 0], rows[marker], pool_pieces(rows, start, end, "mean")
+        return hidden[:, 0], pool_pieces(rows, label, label_end, "mean"), pool_pieces(rows, word, word_end, "mean")
 
     def split_labels(self, labels: Sequence[str], at_once: int) -> list[list[str]]:
         """Labels in runs of at most ``at_once`` that leave half of the encoder's limit to the words, if each does."""

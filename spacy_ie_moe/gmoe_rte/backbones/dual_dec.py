@@ -61,8 +61,9 @@ class CascadeTargets:
 class DualDec(nn.Module):
     """A relation decoder, and an entity decoder for each of the relations that it finds.
 
-    width: d of the vectors. hidden: of each direction of the LSTMs. label_width: of embeddings of relations and types.
-    place_width: of embeddings of distances. dropout: before and behind every LSTM.
+    width: d of the vectors. hidden: of each direction of the LSTMs; d / 2 by default, which is published. label_width:
+    of embeddings of relations and types. place_width: of embeddings of distances. dropout: before and behind every
+    LSTM.
     """
 
     reads = (TRIPLETS,)
@@ -73,12 +74,13 @@ class DualDec(nn.Module):
         width: int,
         schema: Schema,
         *,
-        hidden: int = 384,
+        hidden: int | None = None,
         label_width: int = 300,
         place_width: int = 20,
         dropout: float = 0.4,
     ) -> None:
         super().__init__()
+        hidden = max(1, width // 2) if hidden is None else hidden
         for name, value in (("hidden", hidden), ("label_width", label_width), ("place_width", place_width)):
             if not is_whole_number(value, 1):
                 raise ValueError(f"backbone_settings.{name} is {value!r}; expected a whole number of at least 1.")

@@ -34,6 +34,10 @@ from .vertices import BEGIN_BEGIN, BEGIN_END, CORNERS, END_BEGIN, END_END, Cells
 CELLS_AT_ONCE = 16384
 """Pairs of words whose features are made in one go: bounds what a long sentence takes, in training too."""
 
+CORNER_PRIOR = 8.0
+"""Where the corners' scores start, as minus this logit: in WebNLG one in 5,000 is a corner. From ``PRIOR`` it takes
+hundreds of steps to unlearn all the others, and with them what had been learnt of the corners."""
+
 MATCHES = ("both", "either")
 
 
@@ -62,8 +66,9 @@ class OdRte(nn.Module):
 
     width: d of the vectors. pair_width: of the pairs of words; 3 d by default. dropout: on vectors and pairs.
     relations_at_once: relations that a sentence is learnt with, all of its own and others drawn at random.
-    region_weight: of the loss of the map of boxes (0 in the released code). match: "both" ways of matching corners must
-    find a box, or "either" of them, which finds more.
+    region_weight: of the loss of the map of boxes (0 in the released code); its cells are in boxes far more often than
+    they are corners, so at 1 it is all that is learnt. match: "both" ways of matching corners must find a box, or
+    "either" of them, which finds more.
     """
 
     reads = (TRIPLETS,)
@@ -77,7 +82,7 @@ class OdRte(nn.Module):
         pair_width: int | None = None,
         dropout: float = 0.2,
         relations_at_once: int = 20,
-        region_weight: float = 1.0,
+        region_weight: float = 0.0125,
         match: str = "both",
     ) -> None:
         super().__init__()
@@ -99,7 +104,7 @@ class OdRte(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.pairs = PairFeatures(width, pair_width, dropout)
         self.corners = nn.Linear(pair_width, len(CORNERS) * len(schema.relations))
-        self.corners.bias.data.fill_(-PRIOR)
+        self.corners.bias.data.fill_(-CORNER_PRIOR)
         self.region = nn.Linear(pair_width, 1) if region_weight else None
         self.types = EntityTable(width, len(schema.entities), pair_width, dropout) if len(schema.entities) > 1 else None
 

@@ -6,10 +6,11 @@ The labels of the relations stand before the words in what the encoder reads, so
 them and finds those that it never saw. What differs from the published Re-Cent: a span that is the subject of several
 relations learns all of them; there are no spans beyond the words; one reading for sentences with one triplet and with
 many, so nothing is told how many there are; losses are summed by sentence; each score has a bias, which starts low so
-that an untrained network finds nothing; a word is the mean of its pieces; RE-Net learns from pairs of gold arguments
-only, as it has no scores to choose others by. Re-Cent has no types of entities: where there are several, a classifier
-of spans tells them. FFNs over pairs are computed side by side, and their last layers folded into the labels: the same
-scores for 4 d per pair and label.
+that an untrained network finds nothing; a word is the mean of its pieces, and a label that of its marker and its own
+instead of the marker alone; layers start so that what passes them keeps its size; RE-Net learns from pairs of gold
+arguments only, as it has no scores to choose others by. Re-Cent has no types of entities: where there are several, a
+classifier of spans tells them. FFNs over pairs are computed side by side, and their last layers folded into the labels:
+the same scores for 4 d per pair and label.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from ...labels import is_probability, is_whole_number
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
-from .linear import PairFeatures
+from .linear import PairFeatures, SplitLinear
 from .sampling import all_spans
-from .sinet import PRIOR
 from .triplets import Span, SpanTriplet, best_arguments, to_extraction
 
 PAIRS_AT_ONCE = 8192
 """Spans, or pairs of them, whose features are made in one go: they are far wider than scores."""
+
+PRIOR = 5.0
+"""Where the scores of spans and pairs start, as minus this logit: one in some hundreds is an argument of a label."""
 
 FOUND = np.dtype([("span", np.int64), ("label", np.int64), ("score", np.float64)])
 """An argument: its place among a sentence's spans, its label's place in the prompt, and its probability."""
@@ -240,6 +243,7 @@ class PromptReader(nn.Module):
         self.label = _ffn(width, hidden, dropout)
         self.subject = SpanFfn(width, hidden, dropout)
         self.object = SpanFfn(width, hidden, dropout)
+        _keep_size(self)
 
     def forward(self, features: Features) -> Rows:
         """The labels and words of a batch."""
@@ -295,6 +299,7 @@ class LabelledPairs(nn.Module):
         super().__init__()
         self.join = PairFfn(width, hidden, dropout)
         self.bias = nn.Parameter(torch.full((1,), -PRIOR))
+        _keep_size(self)
 
     def loss(
         self, subjects: Tensor, objects: Tensor, labels: Tensor, spans: tuple[np.ndarray, np.ndarray], gold: GoldRoles
@@ -448,6 +453,18 @@ def join_roles(subjects: np.ndarray, objects: np.ndarray, least: float = -1.0) -
 
 def _ffn(width: int, hidden: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width))
+
+
+def _keep_size(module: nn.Module) -> None:
+    """Start with layers whose outputs are about as large as their inputs.
+
+    PyTorch's own make them a third: behind four of them, and a product of two such vectors, all spans have the same
+    score in all but the third digit, and it takes hundreds of steps until they differ.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | SplitLinear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+            nn.init.zeros_(layer.bias)
 
 
 def _first_and_last(sentence: Sentence, spans: np.ndarray, sides: Sides) -> tuple[Tensor, Tensor]:
