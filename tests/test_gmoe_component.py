@@ -428,6 +428,7 @@ def test_says_what_cannot_be_found(make_gmoe: Make, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         make_gmoe(model={"backbone_settings": {**BACKBONE, "max_span": 1}})
     assert "wider than model.backbone_settings.max_span, which is 1" in caplog.text
+    assert "overlap longer ones" not in caplog.text
     nlp = make_gmoe(before=lambda nlp: nlp.add_pipe("sentencizer"))
     assert "will set some" not in caplog.text
     examples = make_examples(nlp, 10)
@@ -436,6 +437,20 @@ def test_says_what_cannot_be_found(make_gmoe: Make, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         nlp.initialize(lambda: examples)
     assert "'sentencizer' will set some" in caplog.text
+
+
+@pytest.mark.parametrize(("backbone", "said"), [("tlrel", True), ("od_rte", False)])
+def test_says_that_entities_overlap(
+    make_gmoe: Make, caplog: pytest.LogCaptureFixture, backbone: str, said: bool
+) -> None:
+    nlp = make_gmoe(model={"backbone": backbone, "backbone_settings": {}})
+    examples = make_examples(nlp, 10)
+    doc = examples[0].reference
+    doc.spans["gmoe_rte"] = [*doc.spans["gmoe_rte"], Span(doc, 0, len(doc), label="PER")]
+    entities = sum(len(example.reference.spans["gmoe_rte"]) for example in examples)
+    with caplog.at_level(logging.WARNING):
+        nlp.initialize(lambda: examples)
+    assert (f"2 of {entities} entities overlap longer ones; the backbone 'tlrel' cannot" in caplog.text) is said
 
 
 def test_initialising_anew_starts_from_the_pretrained_encoder(make_gmoe: Make) -> None:

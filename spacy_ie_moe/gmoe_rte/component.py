@@ -418,16 +418,25 @@ class GMoERTE(SavedPipe):
         """Warn of what the examples have that a network trained on them cannot find."""
         from .gold import gold_entities
 
-        widest = self.bundle.network.backbone.max_span
+        backbone = self.bundle.network.backbone
+        widest = backbone.max_span
         widths: Counter[bool] = Counter()
+        overlapping = 0
         has_sentences = False
         for example in examples:
-            widths.update(len(span) > widest for span in gold_entities(example.reference, self.spans_key))
+            spans = list(gold_entities(example.reference, self.spans_key))
+            widths.update(len(span) > widest for span in spans)
+            overlapping += len(spans) - len(util.filter_spans(spans))
             has_sentences = has_sentences or example.predicted.has_annotation("SENT_START")
         if widths[True]:
             logger.warning(
                 "%s: %d of %d entities are wider than model.backbone_settings.max_span, which is %d; they cannot be "
                 "found.", self.name, widths[True], widths.total(), widest
+            )  # fmt: skip
+        if overlapping and not backbone.overlaps:
+            logger.warning(
+                "%s: %d of %d entities overlap longer ones; the backbone %r cannot find both.",
+                self.name, overlapping, widths.total(), self._codec_settings()["backbone"]
             )  # fmt: skip
         if self.by_sentence and nlp is not None and not has_sentences and (setters := _sentence_setters(nlp)):
             logger.warning(

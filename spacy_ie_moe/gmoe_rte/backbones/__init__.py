@@ -34,6 +34,8 @@ class Backbone(Protocol):
     """The streams that it needs."""
     max_span: int
     """Words of the widest entity that it can find."""
+    overlaps: bool
+    """Whether it can find entities that overlap."""
 
     def prepare(self, lengths: np.ndarray, gold: Sequence[Extraction], rng: np.random.Generator) -> Any:
         """What to learn from a batch of sentences [B], drawn once for the backbone and its experts."""

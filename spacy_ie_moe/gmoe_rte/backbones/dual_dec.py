@@ -68,6 +68,7 @@ class DualDec(nn.Module):
 
     reads = (TRIPLETS,)
     max_span = sys.maxsize
+    overlaps = True
 
     def __init__(
         self,

@@ -73,6 +73,7 @@ class OdRte(nn.Module):
 
     reads = (TRIPLETS,)
     max_span = sys.maxsize
+    overlaps = True
 
     def __init__(
         self,

@@ -87,6 +87,7 @@ class ReCent(nn.Module):
     """
 
     reads = (TRIPLETS,)
+    overlaps = True
 
     def __init__(
         self,

@@ -49,6 +49,8 @@ class Sinet(nn.Module):
     training.
     """
 
+    overlaps = True
+
     def __init__(
         self,
         width: int,

@@ -51,6 +51,7 @@ class TlRel(nn.Module):
 
     reads = (TRIPLETS,)
     max_span = sys.maxsize
+    overlaps = False
 
     def __init__(
         self,
