@@ -164,7 +164,8 @@ def re_cent_scores(backbone: ReCent, sentence: Features, threshold: float) -> di
     number, reader = int(sentence.prompts[0]), backbone.roles
     if not number:
         return {}
-    labels, words = reader.label(sentence.hidden[1 : 1 + number]), sentence.hidden[1 + number :]
+    hidden = F.layer_norm(sentence.hidden, sentence.hidden.shape[-1:])
+    labels, words = reader.label(hidden[1 : 1 + number]) / hidden.shape[-1] ** 0.5, hidden[1 + number :]
     spans = [
         (start, end)
         for start in range(len(words))

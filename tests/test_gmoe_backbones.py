@@ -170,7 +170,7 @@ def test_every_parameter_learns(backbone: str, schema: Schema) -> None:
 
 def test_sentences_without_anything(backbone: str, schema: Schema) -> None:
     network = make_network(backbone, schema)
-    for lengths in ((1,), (2, 1), (3,)):
+    for lengths in ((1,), (2, 1), (3,), (0, 2), (2, 0), (0, 0)):
         network.zero_grad()
         losses = network(make_features(lengths, backbone), [Extraction()] * len(lengths))
         total(losses).backward()

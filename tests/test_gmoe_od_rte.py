@@ -216,10 +216,10 @@ def test_the_loss_is_that_of_the_cells(weight: float) -> None:
             for type_, logit in enumerate(backbone.types.classify(types)):
                 is_one = any(e[:3] == (i, j + 1, type_) for e in extraction.entities)
                 entity_losses.append(-torch.log(torch.sigmoid(logit if is_one else -logit)))
-    expected = torch.stack(corner_losses).mean() + torch.stack(entity_losses).mean()
+    expected = torch.stack(corner_losses + entity_losses).sum()
     if weight:
-        expected = expected + weight * torch.stack(region_losses).mean()
-    close(backbone.loss({"triplets": features}, targets), expected)
+        expected = expected + weight * torch.stack(region_losses).sum()
+    close(backbone.loss({"triplets": features}, targets), expected / len(corner_losses))
 
 
 def head_first(extraction: Extraction, head: int, tail: int, label: int) -> tuple[int, int]:

@@ -35,8 +35,11 @@ CELLS_AT_ONCE = 16384
 """Pairs of words whose features are made in one go: bounds what a long sentence takes, in training too."""
 
 CORNER_PRIOR = 8.0
-"""Where the corners' scores start, as minus this logit: in WebNLG one in 5,000 is a corner. From ``PRIOR`` it takes
-hundreds of steps to unlearn all the others, and with them what had been learnt of the corners."""
+"""Where the corners' scores start, as minus this logit: in WebNLG, learnt with 20 relations at once, one in 5,000 is a
+corner. From ``PRIOR`` it takes hundreds of steps to unlearn all the others, and with them what had been learnt."""
+
+ENTITY_PRIOR = 6.0
+"""The same for the table of entities, where one cell in some hundreds is an entity."""
 
 MATCHES = ("both", "either")
 
@@ -66,9 +69,8 @@ class OdRte(nn.Module):
 
     width: d of the vectors. pair_width: of the pairs of words; 3 d by default. dropout: on vectors and pairs.
     relations_at_once: relations that a sentence is learnt with, all of its own and others drawn at random.
-    region_weight: of the loss of the map of boxes (0 in the released code); its cells are in boxes far more often than
-    they are corners, so at 1 it is all that is learnt. match: "both" ways of matching corners must find a box, or
-    "either" of them, which finds more.
+    region_weight: of the map of boxes (0 in the released code), which counts as the table of one corner of one relation
+    does. match: "both" ways of matching corners must find a box, or "either" of them, which finds more.
     """
 
     reads = (TRIPLETS,)
@@ -83,7 +85,7 @@ class OdRte(nn.Module):
         pair_width: int | None = None,
         dropout: float = 0.2,
         relations_at_once: int = 20,
-        region_weight: float = 0.0125,
+        region_weight: float = 1.0,
         match: str = "both",
     ) -> None:
         super().__init__()
@@ -107,6 +109,8 @@ class OdRte(nn.Module):
         self.corners = nn.Linear(pair_width, len(CORNERS) * len(schema.relations))
         self.corners.bias.data.fill_(-CORNER_PRIOR)
         self.region = nn.Linear(pair_width, 1) if region_weight else None
+        if self.region is not None:
+            self.region.bias.data.fill_(-PRIOR)
         self.types = EntityTable(width, len(schema.entities), pair_width, dropout) if len(schema.entities) > 1 else None
 
     def make_expert(self, task: str) -> nn.Module:
@@ -134,20 +138,24 @@ class OdRte(nn.Module):
             table = np.zeros((n, n, len(self.schema.entities)), dtype=np.float32)
             for entity in extraction.entities:
                 table[entity.start, entity.end - 1, entity.type] = 1
-            entities.append(table.reshape(n * n, -1))
+            entities.append(table.reshape(n * n, len(self.schema.entities)))
             counted.append(_known(n, extraction).ravel())
         first, second = cells_of(lengths)
         join = np.concatenate
         return TableTargets(first, second, join(counted), relations, corners, join(regions), join(entities), labels)
 
     def loss(self, streams: Mapping[str, Features], targets: TableTargets) -> Tensor:
-        """l_rte: binary cross-entropy of the corners, the map of boxes and, where there are types, the entities."""
+        """l_rte: binary cross-entropy of the corners, the map of boxes and, where there are types, the entities.
+
+        Summed over the cells of all of them, by the number of the corners': means of the map and of the entities, which
+        are far less rare, would be nearly all that is learnt.
+        """
         features = streams[TRIPLETS]
         rows = self.dropout(features.hidden)
         sides = self.pairs.sides(rows)
         weight = self.corners.weight.view(-1, len(CORNERS), self.pair_width)
         bias = self.corners.bias.view(-1, len(CORNERS))
-        of_corners, of_region, number, begin = rows.new_zeros(()), rows.new_zeros(()), 0, 0
+        of_corners, of_region, number, begin = rows.sum() * 0, rows.new_zeros(()), 0, 0
         for relations, corners in zip(targets.relations, targets.corners, strict=True):
             chosen = _tensor(relations, rows)
             layer = weight[chosen].flatten(0, 1), bias[chosen].flatten()
@@ -159,8 +167,10 @@ class OdRte(nn.Module):
                 of_corners, of_region = of_corners + sums[0], of_region + sums[1]
             number += corners.size
             begin += len(corners)
-        loss = of_corners / max(1, number) + self.region_weight * of_region / max(1, begin)
-        return loss if self.types is None else loss + self.types.loss(features, targets)
+        total = of_corners + self.region_weight * of_region
+        if self.types is not None:
+            total = total + self.types.loss(features, targets) * targets.entities.size
+        return total / max(1, number)
 
     def _losses(
         self,
@@ -238,7 +248,7 @@ class EntityTable(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.pairs = PairFeatures(width, pair_width, dropout)
         self.classify = nn.Linear(pair_width, classes)
-        self.classify.bias.data.fill_(-PRIOR)
+        self.classify.bias.data.fill_(-ENTITY_PRIOR)
 
     def forward(self, features: Features, sentence: np.ndarray, start: np.ndarray, end: np.ndarray) -> Tensor:
         """Logits [S, types] of spans [S] of words ``start`` to ``end``, exclusive, of the sentences ``sentence``."""
@@ -267,12 +277,14 @@ class RelationLabels(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(2 * width, classes)
+        self.classify.bias.data.fill_(-PRIOR)
 
     def loss(self, features: Features, targets: TableTargets) -> Tensor:
         """l_rel: mean binary cross-entropy of sentences and labels."""
         rows, mask = features.pad(features.hidden)
         words = rows[:, 1:].masked_fill(~mask[:, 1:, None], -torch.inf)
-        pooled = words.amax(1) if words.shape[1] else features.sentences
+        empty = torch.from_numpy(features.lengths == 0).to(rows.device)[:, None]
+        pooled = torch.where(empty, features.sentences, words.amax(1)) if words.shape[1] else features.sentences
         logits = self.classify(self.dropout(torch.cat([features.sentences, pooled], -1)))
         return F.binary_cross_entropy_with_logits(logits.float(), _tensor(targets.labels, logits))
 

@@ -7,10 +7,11 @@ them and finds those that it never saw. What differs from the published Re-Cent:
 relations learns all of them; there are no spans beyond the words; one reading for sentences with one triplet and with
 many, so nothing is told how many there are; losses are summed by sentence; each score has a bias, which starts low so
 that an untrained network finds nothing; a word is the mean of its pieces, and a label that of its marker and its own
-instead of the marker alone; layers start so that what passes them keeps its size; RE-Net learns from pairs of gold
-arguments only, as it has no scores to choose others by. Re-Cent has no types of entities: where there are several, a
-classifier of spans tells them. FFNs over pairs are computed side by side, and their last layers folded into the labels:
-the same scores for 4 d per pair and label.
+instead of the marker alone; features are normed, products of spans and labels divided by the root of d, and layers
+start so that scores differ from the first step on; RE-Net learns from pairs of gold arguments only, as it has no scores
+to choose others by. Re-Cent has no types of entities: where there are several, a classifier of spans tells them. FFNs
+over pairs are computed side by side, and their last layers folded into the labels: the same scores for 4 d per pair and
+label.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PAIRS_AT_ONCE = 8192
 """Spans, or pairs of them, whose features are made in one go: they are far wider than scores."""
 
 PRIOR = 5.0
-"""Where the scores of spans and pairs start, as minus this logit: one in some hundreds is an argument of a label."""
+"""Where the scores of spans and pairs start, as minus this logit: one in some hundreds is that of a triplet."""
 
 FOUND = np.dtype([("span", np.int64), ("label", np.int64), ("score", np.float64)])
 """An argument: its place among a sentence's spans, its label's place in the prompt, and its probability."""
@@ -79,11 +80,11 @@ class ReCent(nn.Module):
     """Subjects and objects of each label, and pairs of them.
 
     width: d of the vectors. max_span: words of the widest argument. expansion: the hidden layers' width, as a multiple
-    of d. dropout: in all FFNs. candidates: spans of each label and role that pairs are learnt from, beside the gold
-    ones. span_threshold: the least probability of a subject or an object. labels_at_once: of a prompt; where more are
-    asked for, there are several. negative_labels: labels that a sentence is learnt with beside its own, at most so many
-    for each triplet. absent_labels: the probability that it is learnt with none of its own, as it is asked in most
-    rounds where there are many labels; the published one never is.
+    of d. dropout: in all FFNs; 0.4 is published. candidates: spans of each label and role that pairs are learnt from,
+    beside the gold ones. span_threshold: the least probability of a subject or an object. labels_at_once: of a prompt;
+    where more are asked for, there are several. negative_labels: labels that a sentence is learnt with beside its own,
+    at most so many for each triplet. absent_labels: the probability that it is learnt with none of its own, as it is
+    asked in most rounds where there are many labels; the published one never is.
     """
 
     reads = (TRIPLETS,)
@@ -96,12 +97,12 @@ class ReCent(nn.Module):
         *,
         max_span: int = 12,
         expansion: int = 4,
-        dropout: float = 0.4,
+        dropout: float = 0.1,
         candidates: int = 5,
         span_threshold: float = 0.2,
         labels_at_once: int = 15,
         negative_labels: int = 2,
-        absent_labels: float = 0.0,
+        absent_labels: float = 0.2,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -247,14 +248,20 @@ class PromptReader(nn.Module):
         _keep_size(self)
 
     def forward(self, features: Features) -> Rows:
-        """The labels and words of a batch."""
+        """The labels and words of a batch.
+
+        The features are normed, and the labels divided by the root of d, so that scores start alike whatever the
+        encoder and the mixture: a product of two vectors grows with d and with the square of the features.
+        """
         if features.prompts is None:
             raise ValueError("the features have no prompts; expected those of an encoder that reads labels.")
         is_label, is_word = (
             torch.from_numpy(mask).to(features.hidden.device) for mask in (features.is_label, features.is_word)
         )
-        words = features.hidden[is_word]
-        return Rows(self.label(features.hidden[is_label]), self.subject(words), self.object(words))
+        width = features.hidden.shape[-1]
+        hidden = F.layer_norm(features.hidden, (width,))
+        words = hidden[is_word]
+        return Rows(self.label(hidden[is_label]) / width**0.5, self.subject(words), self.object(words))
 
     def vectors(
         self, rows: Rows, sentence: Sentence, subjects: np.ndarray, objects: np.ndarray
@@ -457,9 +464,9 @@ def _ffn(width: int, hidden: int, dropout: float) -> nn.Sequential:
 
 
 def _keep_size(module: nn.Module) -> None:
-    """Start with layers whose outputs are about as large as their inputs.
+    """Start with layers that keep the variance of what they are given, but for what a ReLU takes.
 
-    PyTorch's own make them a third: behind four of them, and a product of two such vectors, all spans have the same
+    PyTorch's own leave a third of it: behind four of them, and a product of two such vectors, all spans have the same
     score in all but the third digit, and it takes hundreds of steps until they differ.
     """
     for layer in module.modules():
