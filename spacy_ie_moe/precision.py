@@ -38,7 +38,7 @@ def computes_bfloat16(device: str) -> bool:
     if device == "cpu":
         has_them = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     else:
-        has_them = device != "cuda" or torch.cuda.is_bf16_supported()
+        has_them = device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
     if not has_them:
         logger.warning("This %s has no instructions for bfloat16; mixed_precision trains in float32 here.", device)
     return has_them

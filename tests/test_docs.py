@@ -57,5 +57,5 @@ def test_the_toy_backbone_learns(example: str, mixture: str | None) -> None:
     assert f1(gold, found) == (1.0, 1.0)
     assert_same(found, [network.predict(part, 0.5)[0] for part in one_by_one(features)])
     assert_same(found[::-1], network.predict(join(one_by_one(features)[::-1]), 0.5))
-    again = checkpoint.read_triplet_files(checkpoint.triplet_files(bundle), alpha=1.0, beta=0.1)
+    again = checkpoint.read_triplet_files(checkpoint.triplet_files(bundle), wanted={"beta": 0.1})
     assert_same(found, again.network.eval().predict(features, 0.5))

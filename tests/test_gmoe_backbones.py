@@ -221,7 +221,7 @@ def test_files_make_the_same_network(backbone: str, schema: Schema, stripped: bo
     expected = bundle.network.predict(features, 0.5)
     if stripped:
         bundle.network.strip_auxiliary()
-    again = checkpoint.read_triplet_files(checkpoint.triplet_files(bundle), alpha=1.0, beta=1.0)
+    again = checkpoint.read_triplet_files(checkpoint.triplet_files(bundle), wanted={"alpha": 1.0, "beta": 1.0})
     assert_same(expected, again.network.eval().predict(features, 0.5))
 
 

@@ -367,7 +367,7 @@ def encoder_config(folder: Path, **settings: Any) -> dict[str, Any]:
     }
 
 
-SMALL = {"max_span": 2, "dropout": 0.0, "expansion": 2, "candidates": 2}
+SMALL = {"max_span": 2, "dropout": 0.0, "expansion": 2, "candidates": 2, "absent_labels": 0.0}
 
 
 def make(encoder: dict[str, Any], *, backbone: str = "re_cent", mixture: str | None = None, **config: Any) -> Language:
@@ -498,6 +498,8 @@ def test_documents_may_have_labels_of_their_own(trained: Language) -> None:
     for doc, labels in zip(docs, [None, ["works for"], ["spouse", "lives in", "works for"], []] * 3, strict=True):
         doc._.relation_labels = labels
     pipe: Any = trained.get_pipe("gmoe_rte")
+    pipe.threshold = 0.0
+    pipe.bundle.network.backbone.span_threshold = 0.0
     pipe.bundle.network.backbone.labels_at_once = 2
     found = [found_in(doc) for doc in trained.pipe(docs)]
     alone = []
@@ -541,3 +543,23 @@ def test_the_network_is_one_that_reads_prompts() -> None:
     network: RTENetwork = make_network("re_cent")
     assert network.labels_at_once == 15
     assert make_network("sinet").labels_at_once is None
+
+
+def test_labels_that_no_prompt_can_hold_are_told_before_training(encoder_folders: dict[str, Path]) -> None:
+    nlp = make(encoder_config(encoder_folders["bert"]))
+    pipe: Any = nlp.get_pipe("gmoe_rte")
+    labels = [f"works for {'the company near the river ' * 5}{number}" for number in range(3)]
+    with pytest.raises(ValueError, match="labels_at_once of 'gmoe_rte' is 15, but the 4 longest relation labels do"):
+        pipe.initialize(lambda: make_examples(nlp, 5), labels={"entities": ["PER"], "relations": [*labels, "spouse"]})
+
+
+def test_settings_of_a_config_hold_for_a_saved_network(trained_folder: Path) -> None:
+    settings = {"dropout": 0.3, "span_threshold": 0.05}
+    model = {f"components.gmoe_rte.model.backbone_settings.{name}": value for name, value in settings.items()}
+    pipe: Any = spacy.load(trained_folder, config=model).get_pipe("gmoe_rte")
+    backbone = pipe.bundle.network.backbone
+    assert backbone.span_threshold == 0.05 and backbone.max_span == 2
+    assert {module.p for module in backbone.modules() if isinstance(module, torch.nn.Dropout)} == {0.3}
+    with pytest.raises(ValueError, match=r"model\.backbone is 'sinet'; expected that of the saved network, 're_cent'"):
+        other = {"components.gmoe_rte.model.backbone": "sinet", "components.gmoe_rte.model.backbone_settings": {}}
+        spacy.load(trained_folder, config=other)

@@ -44,7 +44,7 @@ class TripletCodec(Codec["TripletBundle"]):
     def from_files(self, files: dict[str, bytes]) -> TripletBundle:
         from . import checkpoint
 
-        return checkpoint.read_triplet_files(files, alpha=self.settings["alpha"], beta=self.settings["beta"])
+        return checkpoint.read_triplet_files(files, wanted=self.settings)
 
     def from_folder(self, folder: Path) -> TripletBundle:
         from ..network_files import CONFIG, WEIGHTS, read_folder

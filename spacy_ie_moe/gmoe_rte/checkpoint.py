@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers.modeling_utils import no_init_weights
 
 from ..encoder import WordPieces, load_encoder
 from ..network_files import CONFIG, Format, portable, read_pieces, read_weights
+from .backbones import complete
 from .experts import RTENetwork
 from .schema import Schema
 from .sentence_encoder import LABEL_MARKER, SentenceEncoder
@@ -21,7 +23,10 @@ ENCODER = Format("spacy_ie_moe.sentence_encoder", 1, {"encoder": dict, "pad_id":
 
 @dataclass
 class TripletBundle:
-    """A triplet network and what makes it again. settings: keyword arguments of ``RTENetwork``."""
+    """A triplet network and what makes it again.
+
+    settings: keyword arguments of ``RTENetwork``, with all of the backbone's: another default changes no saved network.
+    """
 
     network: RTENetwork
     width: int
@@ -38,7 +43,9 @@ class EncoderBundle:
 
 def new_triplet_network(width: int, schema: Schema, settings: Mapping[str, Any]) -> TripletBundle:
     """An untrained network for vectors of ``width``."""
-    return TripletBundle(RTENetwork(width, schema, **settings), width, dict(settings))
+    network = RTENetwork(width, schema, **settings)
+    own = complete(settings.get("backbone", "sinet"), settings.get("backbone_settings") or {})
+    return TripletBundle(network, width, {**settings, "backbone_settings": own})
 
 
 def triplet_files(bundle: TripletBundle) -> dict[str, bytes]:
@@ -53,10 +60,13 @@ def triplet_files(bundle: TripletBundle) -> dict[str, bytes]:
     return TRIPLETS.write(network, fields)
 
 
-def read_triplet_files(files: Mapping[str, bytes], source: str | Path = "", **training: float) -> TripletBundle:
+def read_triplet_files(
+    files: Mapping[str, bytes], source: str | Path = "", wanted: Mapping[str, Any] = MappingProxyType({})
+) -> TripletBundle:
     """The network of ``triplet_files``. Raises ``ValueError`` on another format, a newer version or damage.
 
-    training: alpha and beta to train on with, instead of those that the network was made with.
+    wanted: settings to go on with instead of those that the network was made with; what is not in its
+    ``backbone_settings`` and ``mixture_settings`` stays. Raises ``ValueError`` for another backbone or mixture.
     """
     config = TRIPLETS.read_config(files, source)
     try:
@@ -64,13 +74,25 @@ def read_triplet_files(files: Mapping[str, bytes], source: str | Path = "", **tr
     except TypeError as error:
         raise ValueError(f"checkpoint {str(source)!r}: schema in {CONFIG} is damaged ({error}).") from error
     try:
-        bundle = new_triplet_network(config["width"], schema, {**config["settings"], **training})
+        bundle = new_triplet_network(config["width"], schema, _merged(config["settings"], wanted))
     except TypeError as error:
         raise ValueError(f"checkpoint {str(source)!r}: settings in {CONFIG} are damaged ({error}).") from error
     if config["stripped"]:
         bundle.network.strip_auxiliary()
     read_weights(bundle.network, files, source)
     return bundle
+
+
+def _merged(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    for name in ("backbone", "mixture"):
+        if name in wanted and name in saved and wanted[name] != saved[name]:
+            raise ValueError(f"model.{name} is {wanted[name]!r}; expected that of the saved network, {saved[name]!r}.")
+    parts = {
+        name: {**(saved.get(name) or {}), **(wanted.get(name) or {})}
+        for name in ("backbone_settings", "mixture_settings")
+        if name in saved or name in wanted
+    }
+    return {**saved, **wanted, **parts}
 
 
 def load_sentence_encoder(

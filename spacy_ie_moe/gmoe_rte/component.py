@@ -412,7 +412,21 @@ class GMoERTE(SavedPipe):
                 f"model.encoder of {self.name!r} reads no labels, which the backbone {settings['backbone']!r} needs; "
                 "expected spacy_ie_moe.SentenceEncoder.v1 with prompts = true."
             )
+        self._check_prompts(schema.relations)
         self._check_training(get_examples(), nlp)
+
+    def _check_prompts(self, labels: Sequence[str]) -> None:
+        """Raise ``ValueError`` where a prompt of the longest labels, which may be drawn in training, does not fit."""
+        at_once = self.bundle.network.labels_at_once
+        if at_once is None:
+            return
+        pieces = dict(zip(labels, map(len, self._encoder.pieces(labels)), strict=True))
+        longest = sorted(labels, key=lambda label: pieces[label])[-at_once:]
+        if len(self._encoder.split_labels(longest, at_once)) > 1:
+            raise ValueError(
+                f"model.backbone_settings.labels_at_once of {self.name!r} is {at_once}, but the {len(longest)} longest "
+                "relation labels do not fit one prompt; expected fewer, or shorter labels."
+            )
 
     def _check_training(self, examples: Iterable[Example], nlp: Language | None) -> None:
         """Warn of what the examples have that a network trained on them cannot find."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,6 +63,13 @@ BACKBONES: dict[str, type[Any]] = {
     "od_rte": OdRte,
     "re_cent": ReCent,
 }
+
+
+def complete(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` of the backbone ``name`` and, of those that are not in it, the defaults."""
+    parameters = signature(BACKBONES[name]).parameters.values()
+    defaults = {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+    return {**defaults, **settings}
 
 
 def make_backbone(name: str, width: int, schema: Schema, settings: Mapping[str, Any]) -> Any:

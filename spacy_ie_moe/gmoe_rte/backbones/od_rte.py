@@ -192,7 +192,10 @@ class OdRte(nn.Module):
         return of_corners, _cell_loss(self.region(pairs).squeeze(-1), region, counted)
 
     def predict(self, streams: Mapping[str, Features], threshold: float) -> list[Extraction]:
-        """The entities of triplets, and the triplets, of each sentence. threshold: of each corner that makes a box."""
+        """The entities of triplets, and the triplets, of each sentence. threshold: of each corner that makes a box.
+
+        A low one may also lose triplets: corners that are less sure come between those of a box.
+        """
         features = streams[TRIPLETS]
         boxes = match_corners(self._cells(features, threshold), both=self.match == "both")
         found: list[list[tuple[SpanTriplet, float]]] = [[] for _ in features.lengths]
