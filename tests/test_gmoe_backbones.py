@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.backbone_loops import LOOPS
 from spacy_ie_moe.gmoe_rte import checkpoint, experts
-from spacy_ie_moe.gmoe_rte.backbones import BACKBONES, dual_dec, od_rte, re_cent, sinet
+from spacy_ie_moe.gmoe_rte.backbones import BACKBONES, dual_dec, od_rte, re_cent, sinet, tlrel
 from spacy_ie_moe.gmoe_rte.experts import RTENetwork
 from spacy_ie_moe.gmoe_rte.features import Entity, Extraction, Features, Triplet
 from spacy_ie_moe.gmoe_rte.schema import Schema
@@ -127,15 +127,20 @@ def test_predictions_do_not_depend_on_what_is_scored_at_once(
     assert_same(expected, network.predict(features, 0.5))
 
 
-@pytest.mark.parametrize("at_once", [1, 7])
-def test_gradients_do_not_depend_on_what_is_made_at_once(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    """OD-RTE makes the pairs of long sentences in parts, and again for the gradients."""
+@pytest.mark.parametrize("at_once", [1, 7, 60])
+@pytest.mark.parametrize(
+    ("name", "module", "limit"), [("od_rte", od_rte, "CELLS_AT_ONCE"), ("tlrel", tlrel, "LOGITS_AT_ONCE")]
+)
+def test_gradients_do_not_depend_on_what_is_made_at_once(
+    monkeypatch: pytest.MonkeyPatch, name: str, module: Any, limit: str, at_once: int
+) -> None:
+    """The pairs of long sentences are made in parts, and again for the gradients."""
     gradients = []
-    for cells in (od_rte.CELLS_AT_ONCE, at_once):
-        monkeypatch.setattr(od_rte, "CELLS_AT_ONCE", cells)
-        network = make_network("od_rte", TYPED, dropout=0.0)
+    for number in (getattr(module, limit), at_once):
+        monkeypatch.setattr(module, limit, number)
+        network = make_network(name, TYPED, dropout=0.0)
         torch.manual_seed(0)
-        total(network.train()(make_features((6, 4), "od_rte"), gold_of((6, 4), TYPED))).backward()
+        total(network.train()(make_features((6, 4), name), gold_of((6, 4), TYPED))).backward()
         gradients.append([parameter.grad for parameter in network.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)

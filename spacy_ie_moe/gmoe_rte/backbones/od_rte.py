@@ -312,7 +312,7 @@ def _tables(
     n: int, triplets: Sequence[SpanTriplet], places: Mapping[int, int], number: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The corners [n, n, number, 4] of triplets, and where any box is [n, n]. places: of their labels in the former."""
-    tables = np.zeros((n, n, number, len(CORNERS)), dtype=np.float32)
+    tables = np.zeros((n, n, number, len(CORNERS)), dtype=np.bool_)
     region = np.zeros((n, n), dtype=np.float32)
     for (head, head_end), (tail, tail_end), label in triplets:
         place = places[label]
@@ -335,6 +335,7 @@ def _known(n: int, extraction: Extraction) -> np.ndarray:
 
 def _cell_loss(logits: Tensor, gold: Tensor, counted: Tensor) -> Tensor:
     """Summed binary cross-entropy of cells [P, ...], those that are 0 and not ``counted`` [P] at 0."""
+    gold = gold.float()
     weight = torch.maximum(counted.view(-1, *[1] * (gold.ndim - 1)), gold)
     return F.binary_cross_entropy_with_logits(logits.float(), gold, weight=weight, reduction="sum")
 

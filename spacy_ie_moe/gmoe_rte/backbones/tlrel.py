@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ...labels import is_whole_number
 from ..features import Entity, Extraction, Features
@@ -27,13 +28,16 @@ from ..schema import Schema
 from .crf import Crf
 from .triplets import SpanTriplet, gold_triplets, to_extraction
 
+LOGITS_AT_ONCE = 2**22
+"""Pairs of words by relations whose logits are made in one go, at least those of one word: for long documents."""
+
 
 @dataclass(frozen=True)
 class TensorTargets:
-    """Tags [B, L] of words, padding 0, and of each sentence the relation tensor [n, n, R], 1 where a head meets a tail.
+    """Tags [B, L] of words, padding 0, and of each sentence where its relation tensor [n, n, R] is 1.
 
-    counted: of each sentence [n, n] 1 for pairs of words of which all relations are known; of the others only those
-    that hold count.
+    relations: of each sentence [M, 3] a word of a head, one of a tail, and the label. counted: of each sentence [n, n]
+    1 for pairs of words of which all relations are known; of the others only those that hold count.
     """
 
     tags: np.ndarray
@@ -87,7 +91,7 @@ class TlRel(nn.Module):
         """The tags and the tensor; where entities overlap the longest is tagged, of two alike the first."""
         size = int(lengths.max(initial=0))
         tags = np.zeros((len(lengths), size), dtype=np.int64)
-        relations = [np.zeros((n, n, len(self.schema.relations)), dtype=np.float32) for n in lengths.tolist()]
+        relations = []
         counted = [np.ones((n, n), dtype=np.float32) for n in lengths.tolist()]
         for sentence, extraction in enumerate(gold):
             for entity in sorted(extraction.entities, key=lambda entity: (entity.start - entity.end, entity.start)):
@@ -98,8 +102,13 @@ class TlRel(nn.Module):
             for one, other in extraction.unknown:
                 rows, columns = (slice(*extraction.entities[place][:2]) for place in (one, other))
                 counted[sentence][rows, columns] = 0
-            for head, tail, label in gold_triplets(extraction, self.schema):
-                relations[sentence][slice(*head), slice(*tail), label] = 1
+            cells = {
+                (one, other, label)
+                for head, tail, label in gold_triplets(extraction, self.schema)
+                for one in range(*head)
+                for other in range(*tail)
+            }
+            relations.append(np.array(sorted(cells), dtype=np.int64).reshape(-1, 3))
         return TensorTargets(tags, relations, counted)
 
     def loss(self, streams: Mapping[str, Features], targets: TensorTargets) -> Tensor:
@@ -211,16 +220,33 @@ class RelationTensor(nn.Module):
         if not number:
             return features.hidden.sum() * 0
         queries, keys = self.factors(words)
-        weight = queries.new_tensor(self.positive_weight)
         total = queries.new_zeros((), dtype=torch.float32)
         for row, (relations, known) in enumerate(zip(targets.relations, targets.counted, strict=True)):
             n = len(known)  # by sentence, as padding would be the most of it
-            gold, counted = (torch.from_numpy(values).to(words.device) for values in (relations, known[..., None]))
-            logits = self(queries[row : row + 1, :n], keys[row : row + 1, :n])[0].float()
-            total = total + F.binary_cross_entropy_with_logits(
-                logits, gold, weight=torch.maximum(counted, gold), pos_weight=weight, reduction="sum"
-            )
+            cells, counted = (torch.from_numpy(values).to(words.device) for values in (relations, known))
+            at_once = max(1, LOGITS_AT_ONCE // max(1, n * len(self.relations)))
+            for start in range(0, n, at_once):
+                heads = slice(start, min(start + at_once, n))
+                own = cells[(cells[:, 0] >= heads.start) & (cells[:, 0] < heads.stop)] - cells.new_tensor([start, 0, 0])
+                parts = queries[row, heads], keys[row, :n], own, counted[heads]
+                if at_once >= n or not torch.is_grad_enabled():
+                    total = total + self._loss(*parts)
+                else:  # what is made of these words is made again for the gradients
+                    total = total + checkpoint(self._loss, *parts, use_reentrant=False)
         return total / number
+
+    def _loss(self, query: Tensor, key: Tensor, cells: Tensor, counted: Tensor) -> Tensor:
+        """The summed loss of some heads' words [I, a] and all tails' [n, b], whose cells [M, 3] are 1."""
+        logits = self(query[None], key[None])[0].float()
+        gold = torch.zeros_like(logits)
+        gold[tuple(cells.T)] = 1
+        return F.binary_cross_entropy_with_logits(
+            logits,
+            gold,
+            weight=torch.maximum(counted[..., None], gold),
+            pos_weight=gold.new_tensor(self.positive_weight),
+            reduction="sum",
+        )
 
     def between(self, query: Tensor, key: Tensor, spans: np.ndarray) -> Tensor:
         """The mean logits [E, E, R] over the words of each pair of spans [E, 2] of a sentence.
