@@ -84,6 +84,7 @@ def read_triplet_files(
 
 
 def _merged(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a saved network, with those of a config instead where it has some."""
     for name in ("backbone", "mixture"):
         if name in wanted and name in saved and wanted[name] != saved[name]:
             raise ValueError(f"model.{name} is {wanted[name]!r}; expected that of the saved network, {saved[name]!r}.")

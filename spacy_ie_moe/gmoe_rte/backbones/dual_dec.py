@@ -5,8 +5,8 @@ Source: RTE-GMoE section 4.1 with Dual-Dec (arXiv 2106.14163), which it builds o
 What differs from the published Dual-Dec: it reads words without tokens between them; a head's vector is the mean of its
 two ends in training too, as it is in prediction; the head whose tails are learnt is drawn anew every time; relations,
 and their heads, are decoded together instead of one by one, which finds the same; embeddings of relations start at
-random; a triplet's probability is the least of its relation's and its tags'. Pairs of which a relation holds that is
-not annotated are learnt as if none did.
+random, and scores low; distances from a head beyond 150 words are one (published: 600); a triplet's probability is the
+least of its relation's and its tags'. Pairs of which a relation holds that is not annotated are learnt as if none did.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class CascadeTargets:
 class DualDec(nn.Module):
     """A relation decoder, and an entity decoder for each of the relations that it finds.
 
-    width: d of the vectors. hidden: of each direction of the LSTMs; d / 2 by default, which is published. label_width:
+    width: d of the vectors. hidden: of each direction of the LSTMs; by default d / 2, as published. label_width:
     of embeddings of relations and types. place_width: of embeddings of distances. dropout: before and behind every
     LSTM.
     """

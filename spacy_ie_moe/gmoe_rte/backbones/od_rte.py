@@ -4,9 +4,9 @@ Source: RTE-GMoE section 4.1 with OD-RTE (ACL 2023), which it builds on.
 
 What differs from the published OD-RTE: it reads words instead of pieces, no [CLS] and [SEP], and no padding; a pair's
 projection is a sum of its words' ones, which is the same; what both directions of matching find is a choice
-(``match``). OD-RTE has no types of entities: where there are several, a table of entities tells them. The paper does
-not say what the experts of OD-RTE learn; here ER-Net learns the table of entities, and RE-Net which relations a
-sentence has.
+(``match``); scores start low; the map of boxes, which the released code leaves out, is learnt. OD-RTE has no types of
+entities: where there are several, a table of entities tells them. The paper does not say what the experts of OD-RTE
+learn; here ER-Net learns the table of entities, and RE-Net which relations a sentence has.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ Source: RTE-GMoE section 4.1 with TLRel (IEEE T. Cybern. 2024), which it builds 
 
 What differs from the published TLRel: the vectors are those of any encoder; padding has no part in any loss; tags have
 the types of entities where there are several; one optimizer learns from both losses at once instead of two by turns;
-relations have a bias, which starts low; the threshold is the sigmoid of the published one, of a logit: 0.6 and 0.8 are
-0.65 and 0.69. As cells that are 1 weigh ``positive_weight`` times as much, 0.5 is not an even chance.
+relations have a bias, which starts low; no entity is paired with itself; the threshold is the sigmoid of the published
+one, of a logit: 0.6 and 0.8 are 0.65 and 0.69. As cells that are 1 weigh ``positive_weight`` times as much, 0.5 is not
+an even chance.
 """
 
 from __future__ import annotations
