@@ -88,10 +88,12 @@ def boxes(both: bool) -> Callable[[Extraction, int, Schema], Iterable[SpanTriple
 def tags_and_tensor(extraction: Extraction, length: int, schema: Schema) -> Iterable[SpanTriplet]:
     """Tagged entities, and those of their pairs of which more than half of the tensor is 1."""
     targets = _prepare("tlrel", extraction, length, schema)
+    tensor = np.zeros((length, length, len(schema.relations)), dtype=np.float32)
+    tensor[tuple(targets.relations[0].T)] = 1
     spans: list[Span] = [entity[:2] for entity in tlrel.read_tags(targets.tags[0].tolist(), [1.0] * length)]
     for head in spans:
         for tail in spans:
-            means = targets.relations[0][slice(*head), slice(*tail)].mean((0, 1))
+            means = tensor[slice(*head), slice(*tail)].mean((0, 1))
             for label in (means > 0.5).nonzero()[0].tolist() if head != tail else ():
                 yield SpanTriplet(head, tail, label)
 

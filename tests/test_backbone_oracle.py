@@ -1,0 +1,48 @@
+"""The ceilings of the backbones: what comes back of gold that their decoders are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import spacy
+from spacy.tokens import Doc, DocBin
+
+from benchmarks.backbone_oracle import DECODERS, main
+from spacy_ie_moe.cli.convert import convert
+from spacy_ie_moe.relations import make_relation
+
+SAMPLE = Path(__file__).parents[1] / "assets/rte/smoke_triples.json"
+
+
+def ceilings(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[float, float]]:
+    """Precision and recall in percent by the names of ``DECODERS``."""
+    capsys.readouterr()
+    main([path])
+    _, *lines = capsys.readouterr().out.splitlines()
+    found = {}
+    for line in lines:
+        name, rest = line.split(" P ")
+        precision, _, recall, *_ = rest.split()
+        found[name.strip()] = (float(precision), float(recall))
+    assert found.keys() == DECODERS.keys()
+    return found
+
+
+def test_simple_sentences_come_back_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert("string-triples", SAMPLE, tmp_path / "sample.spacy")
+    assert set(ceilings(tmp_path / "sample.spacy", capsys).values()) == {(100.0, 100.0)}
+
+
+def test_what_each_cannot_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two tails of one head that begin at one word the nearer end is found, and of entities that overlap one."""
+    doc = Doc(spacy.blank("en").vocab, words=["Ann", "speaks", "Malaysian", "Chinese", "daily"])
+    ann, one, both = doc[0:1], doc[2:3], doc[2:4]
+    for span in (ann, one, both):
+        span.label_ = "ENTITY"
+    doc.spans["gmoe_rte"] = [ann, one, both]
+    doc._.relations = [make_relation(ann, one, "speaks"), make_relation(ann, both, "speaks")]
+    DocBin(docs=[doc], store_user_data=True).to_disk(tmp_path / "doc.spacy")
+    found = ceilings(tmp_path / "doc.spacy", capsys)
+    assert {name for name, (_, recall) in found.items() if recall == 100} == {"sinet"}
+    assert all(recall == 50 for name, (_, recall) in found.items() if name != "sinet")
