@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def in_parts(parted: bool, run: Callable[..., Any], *inputs: Tensor) -> Any:
+    """``run``; where it is one of several parts, what it makes is made again for the gradients, and not kept."""
+    if not parted or not torch.is_grad_enabled():
+        return run(*inputs)
+    return checkpoint(run, *inputs, use_reentrant=False)
 
 
 class SplitLinear(nn.Module):

@@ -12,21 +12,19 @@ learn; here ER-Net learns the table of entities, and RE-Net which relations a se
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ...labels import is_whole_number
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
-from .linear import PairFeatures
+from .linear import PairFeatures, in_parts
 from .sinet import PRIOR
 from .triplets import SpanTriplet, best_arguments, gold_triplets, to_extraction
 from .vertices import BEGIN_BEGIN, BEGIN_END, CORNERS, END_BEGIN, END_END, Cells, match_corners
@@ -162,8 +160,9 @@ class OdRte(nn.Module):
             for part in _blocks(begin, begin + len(corners)):
                 gold = corners[part.start - begin : part.stop - begin].reshape(part.stop - part.start, -1)
                 places = (targets.first[part], targets.second[part])
-                cells = (*_tensors(places, rows), *layer, *_tensors((gold, targets.counted[part]), rows))
-                sums = bounded(len(targets.first), self._losses, *sides, *cells, _tensor(targets.region[part], rows))
+                known = _tensors((gold, targets.counted[part], targets.region[part]), rows)
+                cells = (*_tensors(places, rows), *layer, *known)
+                sums = in_parts(len(targets.first) > CELLS_AT_ONCE, self._losses, *sides, *cells)
                 of_corners, of_region = of_corners + sums[0], of_region + sums[1]
             number += corners.size
             begin += len(corners)
@@ -265,7 +264,7 @@ class EntityTable(nn.Module):
         total, number = sides[0].new_zeros(()), len(targets.first)
         for part in _blocks(0, number):
             cells = _tensors((targets.first[part], targets.second[part], targets.entities[part]), sides[0])
-            total = total + bounded(number, self._loss, *sides, *cells)
+            total = total + in_parts(number > CELLS_AT_ONCE, self._loss, *sides, *cells)
         return total / max(1, targets.entities.size)
 
     def _loss(self, starts: Tensor, ends: Tensor, first: Tensor, second: Tensor, gold: Tensor) -> Tensor:
@@ -342,13 +341,6 @@ def _cell_loss(logits: Tensor, gold: Tensor, counted: Tensor) -> Tensor:
 
 def _blocks(begin: int, end: int) -> Iterator[slice]:
     return (slice(start, min(start + CELLS_AT_ONCE, end)) for start in range(begin, end, CELLS_AT_ONCE))
-
-
-def bounded(cells: int, run: Callable[..., Any], *inputs: Tensor) -> Any:
-    """``run`` on some of a batch's ``cells``; where these are many, what it makes is made again for the gradients."""
-    if cells <= CELLS_AT_ONCE or not torch.is_grad_enabled():
-        return run(*inputs)
-    return checkpoint(run, *inputs, use_reentrant=False)
 
 
 def _tensors(values: Sequence[np.ndarray], like: Tensor) -> list[Tensor]:

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ...labels import is_whole_number
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
 from .crf import Crf
+from .linear import in_parts
 from .triplets import SpanTriplet, gold_triplets, to_extraction
 
 LOGITS_AT_ONCE = 2**22
@@ -230,10 +230,7 @@ class RelationTensor(nn.Module):
                 heads = slice(start, min(start + at_once, n))
                 own = cells[(cells[:, 0] >= heads.start) & (cells[:, 0] < heads.stop)] - cells.new_tensor([start, 0, 0])
                 parts = queries[row, heads], keys[row, :n], own, counted[heads]
-                if at_once >= n or not torch.is_grad_enabled():
-                    total = total + self._loss(*parts)
-                else:  # what is made of these words is made again for the gradients
-                    total = total + checkpoint(self._loss, *parts, use_reentrant=False)
+                total = total + in_parts(at_once < n, self._loss, *parts)
         return total / number
 
     def _loss(self, query: Tensor, key: Tensor, cells: Tensor, counted: Tensor) -> Tensor:
