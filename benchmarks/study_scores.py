@@ -18,6 +18,7 @@ from typing import Any
 import spacy
 import srsly
 from spacy.language import Language
+from spacy.tokens import Doc
 from spacy.training import Example
 from thinc.api import Model
 
@@ -35,10 +36,7 @@ def score_run(folder: Path) -> None:
     run = srsly.read_json(folder / "run.json")
     nlp = spacy.load(folder / "model-best")
     pipe: Any = nlp.get_pipe("gmoe_rte")
-    dev = {}
-    with remembered(pipe.model):  # decoders may find at a threshold what they do not at a lower one
-        for threshold in THRESHOLDS:
-            dev[threshold] = Scores.of(predict(nlp, Path(run["corpora"]["dev"]), threshold), pipe)
+    dev = {threshold: Scores.of(found, pipe) for threshold, found in at_thresholds(nlp, Path(run["corpora"]["dev"]))}
     threshold = best_threshold(dev)
     found = predict(nlp, Path(run["corpora"]["test"]), threshold)
     test = Scores.of(found, pipe)
@@ -87,6 +85,32 @@ class Scores:
             score_triplets(found.examples, symmetric=pipe.symmetric, spans_key=pipe.spans_key),
             score_triples(found.examples, symmetric=pipe.symmetric) if has_strings else None,
         )
+
+
+def at_thresholds(nlp: Language, corpus: Path) -> Iterator[tuple[float, Predictions]]:
+    """What a pipeline finds in a corpus at each of ``THRESHOLDS``, to be read before the next is asked for.
+
+    Decoders may find at a threshold what they do not at a lower one, but for that of a backbone that is told labels: it
+    reads a sentence as often as the labels make prompts, and is asked once.
+    """
+    pipe: Any = nlp.get_pipe("gmoe_rte")
+    if pipe.takes_labels:
+        found = predict(nlp, corpus, min(THRESHOLDS))
+        for threshold in sorted(THRESHOLDS):
+            for example in found.examples:
+                leave_out_below(threshold, example.predicted, pipe.spans_key)
+            yield threshold, found
+    else:
+        with remembered(pipe.model):
+            for threshold in THRESHOLDS:
+                yield threshold, predict(nlp, corpus, threshold)
+
+
+def leave_out_below(threshold: float, doc: Doc, spans_key: str) -> None:
+    """Leave out the relations of less than ``threshold``, and the spans that are in no other."""
+    doc._.relations = [relation for relation in doc._.relations if relation["score"] >= threshold]
+    named = {tuple(relation[side]) for relation in doc._.relations for side in ("head_pos", "tail_pos")}
+    doc.spans[spans_key] = [span for span in doc.spans[spans_key] if (span.start, span.end) in named]
 
 
 @contextmanager

@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from spacy.language import Language
+from spacy.tokens import DocBin
 from torch import Tensor
 
 from benchmarks.backbone_loops import pair_vector, re_cent_scores, span_vector
+from benchmarks.study_scores import at_thresholds, predict
 from spacy_ie_moe.gmoe_rte.backbones import re_cent
 from spacy_ie_moe.gmoe_rte.backbones.re_cent import PromptReader, ReCent, choose_arguments
 from spacy_ie_moe.gmoe_rte.backbones.sampling import all_spans
@@ -443,6 +445,21 @@ def test_labels_that_do_not_fit_one_prompt_are_asked_for_in_several(trained: Lan
     assert together == [set.union(*parts) for parts in zip(*alone, strict=True)]
     assert together == [{*map(tuple, found_in(trained(doc))[0])} for doc in texts_of(trained)]
     assert sum(map(len, together)) > 5
+
+
+def test_what_is_found_once_is_what_is_found_at_each_threshold(trained: Language, tmp_path: Path) -> None:
+    """``study_scores`` asks a pipeline that is told labels only once."""
+    corpus = tmp_path / "dev.spacy"
+    docs = [example.reference for example in make_examples(trained, 20, seed=4)]
+    DocBin(docs=docs, store_user_data=True).to_disk(corpus)
+    backbone = trained.get_pipe("gmoe_rte").bundle.network.backbone
+    backbone.labels_at_once, backbone.span_threshold = 2, 0.0  # several prompts, and arguments of which it is not sure
+    sizes = set()
+    for threshold, found in at_thresholds(trained, corpus):
+        once = [found_in(example.predicted)[:2] for example in found.examples]
+        assert once == [found_in(example.predicted)[:2] for example in predict(trained, corpus, threshold).examples]
+        sizes.add(sum(len(relations) for relations, _ in once))
+    assert len(sizes) > 1
 
 
 def test_long_labels_are_asked_for_in_more_rounds(trained: Language) -> None:
