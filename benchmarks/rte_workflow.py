@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,8 +22,10 @@ from spacy.vocab import Vocab
 from spacy_ie_moe.cli.convert import ATTRIBUTES, convert
 from spacy_ie_moe.corpora.reader import read_docs
 
+from . import study_report
 from .overlap import folded, leave_out, texts_in
 from .study import read_seeds
+from .study import study as run_study
 from .zero_shot_page import write_page
 from .zero_shot_rte import labels_of, triplets_of
 
@@ -73,9 +73,12 @@ def main(
     if smoke not in ("true", "false"):
         raise typer.BadParameter(f"--smoke is {smoke!r}; expected true or false.")
     small = smoke == "true"
-    encoder = str(SMOKE_ENCODER) if small else encoder
-    options = ["--seeds", seeds, "--jobs", str(jobs), "--gpu-id", str(gpu_id)]
-    options += ["--encoder", encoder] if encoder else []
+    options = {
+        "seeds": seeds,
+        "encoder": str(SMOKE_ENCODER) if small else encoder or None,
+        "jobs": jobs,
+        "gpu_id": gpu_id,
+    }
     if name not in (*STRINGS, "zero_shot") or step not in ("corpus", "train", "report"):
         raise typer.BadParameter(f"STEP SET is {step!r} {name!r}; expected corpus, train or report, and a set.")
     if name != "zero_shot":
@@ -93,7 +96,7 @@ def main(
         write_page(root("training", small) / "zero_shot_rte", parts, root("results", small) / "zero_shot_rte")
 
 
-def run_strings(step: str, name: str, smoke: bool, test: str, options: list[str]) -> None:
+def run_strings(step: str, name: str, smoke: bool, test: str, options: dict[str, Any]) -> None:
     """A step of a set of string triples."""
     if step == "corpus":
         convert_strings(name, smoke, test)
@@ -101,8 +104,8 @@ def run_strings(step: str, name: str, smoke: bool, test: str, options: list[str]
         study = json.loads(Path(f"assets/studies/{name}.json").read_text("utf8"))
         train(with_corpora(study, name, smoke), name, smoke, options)
     else:
-        folders = [str(root(kind, smoke) / name) for kind in ("training", "results")]
-        python("benchmarks.study_report", *folders, "--title", TITLES[name].format(test=test))
+        trainings, results = (root(kind, smoke) / name for kind in ("training", "results"))
+        study_report.main(trainings, results, TITLES[name].format(test=test))
 
 
 def root(kind: str, smoke: bool) -> Path:
@@ -194,7 +197,7 @@ def only(doc: Doc, labels: set[str]) -> int:
     return left
 
 
-def train(study: dict[str, Any], folder: str, smoke: bool, options: list[str]) -> None:
+def train(study: dict[str, Any], folder: str, smoke: bool, options: dict[str, Any]) -> None:
     """Train the variants of a study, of which a copy is written to the folder of the trainings."""
     if smoke:
         if folder != "webnlg_sample":  # which has every backbone
@@ -205,7 +208,7 @@ def train(study: dict[str, Any], folder: str, smoke: bool, options: list[str]) -
     output = root("training", smoke) / folder
     output.mkdir(parents=True, exist_ok=True)
     (output / "study.json").write_text(json.dumps(study, indent=2), "utf8")
-    python("benchmarks.study", str(output / "study.json"), str(output), *options)
+    run_study(output / "study.json", output, **options)
 
 
 def random_encoder(folder: Path, docs: Sequence[Doc]) -> None:
@@ -225,13 +228,6 @@ def random_encoder(folder: Path, docs: Sequence[Doc]) -> None:
     fast.save_pretrained(str(folder))
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     BertModel(BertConfig(vocab_size=tokenizer.get_vocab_size(), **sizes)).save_pretrained(str(folder))
-
-
-def python(module: str, *arguments: str) -> None:
-    """Run a module; stop where it fails."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments])
-    if done.returncode:
-        raise typer.Exit(done.returncode)
 
 
 if __name__ == "__main__":

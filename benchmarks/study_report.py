@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -308,11 +308,13 @@ def to_json(study: Study, title: str) -> dict[str, Any]:
 
 
 def main(
-    trainings: Path = typer.Argument(..., help="Folder with a scores.json of each training, at any depth."),
-    output: Path = typer.Argument(..., help="Folder for the page, its pictures and results.json."),
-    title: str | None = typer.Option(None, help="Heading of the page; default: the name of the first folder."),
-    baseline: str | None = typer.Option(None, help="Variant to compare with; default: the first outside of grids."),
-    paper: Path | None = typer.Option(None, help="JSON with the paper's F1: variant to [Ent, Rel, Rel+] in percent."),
+    trainings: Annotated[Path, typer.Argument(help="Folder with a scores.json of each training, at any depth.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the page, its pictures and results.json.")],
+    title: Annotated[str | None, typer.Option(help="Heading of the page; default: the name of the folder.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Variant to compare with; default: the first.")] = None,
+    paper: Annotated[
+        Path | None, typer.Option(help="JSON with the paper's F1: variant to [Ent, Rel, Rel+] in percent.")
+    ] = None,
 ) -> None:
     """Write the results page of the trainings below a folder, and print its main table."""
     try:

@@ -450,7 +450,12 @@ def test_says_that_entities_overlap(
     entities = sum(len(example.reference.spans["gmoe_rte"]) for example in examples)
     with caplog.at_level(logging.WARNING):
         nlp.initialize(lambda: examples)
-    assert (f"2 of {entities} entities overlap longer ones; the backbone 'tlrel' cannot" in caplog.text) is said
+    relations = sum(len(example.reference._.relations) for example in examples)
+    message = (
+        f"2 of {entities} entities overlap longer ones, and {len(doc._.relations)} of {relations} relations need one "
+        "of these; the backbone 'tlrel' cannot find them."
+    )
+    assert (message in caplog.text) is said and doc._.relations
 
 
 def test_initialising_anew_starts_from_the_pretrained_encoder(make_gmoe: Make) -> None:

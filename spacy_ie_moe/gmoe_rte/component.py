@@ -435,22 +435,29 @@ class GMoERTE(SavedPipe):
         backbone = self.bundle.network.backbone
         widest = backbone.max_span
         widths: Counter[bool] = Counter()
-        overlapping = 0
+        overlapping: Counter[bool] = Counter()
+        shorter = 0
         has_sentences = False
         for example in examples:
             spans = list(gold_entities(example.reference, self.spans_key))
             widths.update(len(span) > widest for span in spans)
-            overlapping += len(spans) - len(util.filter_spans(spans))
+            longest = {(span.start, span.end) for span in util.filter_spans(spans)}
+            overlapping.update(
+                not longest.issuperset({tuple(relation["head_pos"]), tuple(relation["tail_pos"])})
+                for relation in example.reference._.relations
+            )
+            shorter += len(spans) - len(longest)
             has_sentences = has_sentences or example.predicted.has_annotation("SENT_START")
         if widths[True]:
             logger.warning(
                 "%s: %d of %d entities are wider than model.backbone_settings.max_span, which is %d; they cannot be "
                 "found.", self.name, widths[True], widths.total(), widest
             )  # fmt: skip
-        if overlapping and not backbone.overlaps:
+        if shorter and not backbone.overlaps:
             logger.warning(
-                "%s: %d of %d entities overlap longer ones; the backbone %r cannot find both.",
-                self.name, overlapping, widths.total(), self._codec_settings()["backbone"]
+                "%s: %d of %d entities overlap longer ones, and %d of %d relations need one of these; the backbone %r "
+                "cannot find them.", self.name, shorter, widths.total(), overlapping[True], overlapping.total(),
+                self._codec_settings()["backbone"]
             )  # fmt: skip
         if self.by_sentence and nlp is not None and not has_sentences and (setters := _sentence_setters(nlp)):
             logger.warning(
