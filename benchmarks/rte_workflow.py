@@ -49,6 +49,8 @@ SIZES = (5, 10, 15)
 """Unseen relations m of the test sets of FewRel."""
 DEV = 5
 """Relations of the dev sets, seen in neither training nor test."""
+DEV_SENTENCES = 500
+"""Sentences of the dev sets, which choose a checkpoint and a threshold only."""
 SMOKE_STEPS = {
     "training.max_steps": 2,
     "training.eval_frequency": 2,
@@ -166,7 +168,7 @@ def draw(
 
     A sentence with relations of several goes to test, else to dev, without its other relations (so does RelationPrompt,
     which the papers follow). size: relations of the test set, drawn; or ``test``: its documents. dev: relations of the
-    dev set.
+    dev set, which is of ``DEV_SENTENCES`` at most.
     """
     docs = rng.sample(docs, len(docs))
     labels = labels_of(docs)
@@ -180,6 +182,8 @@ def draw(
         source = test if test is not None and name == "test" else docs
         found = [doc for doc in source if folded(doc) not in taken and wanted.intersection(labels_of([doc]))]
         taken.update(map(folded, found))
+        if name == "dev":
+            del found[DEV_SENTENCES:]
         left = sum(only(doc, wanted) for doc in found)
         DocBin(attrs=ATTRIBUTES, docs=found, store_user_data=True).to_disk(folder / f"{name}.spacy")
         several = sum(len(triplets_of(doc)) > 1 for doc in found)
