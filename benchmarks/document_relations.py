@@ -4,7 +4,7 @@
 --output results/redocred`` gives a model with ``glirel`` the gold mentions of documents that ``spacy-ie-moe convert
 re-docred --document-relations`` wrote and all labels of NAMES, and lifts what it finds to clusters of mentions: to gold
 ones, to those that its own SELF relations make, and to none at all (each mention for itself). Thresholds are those with
-the best F1 on DEV. It writes ``README.md`` and ``results.json``.
+the best exact F1 on DEV. It writes ``README.md`` and ``results.json``.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def write_page(about: dict[str, Any], results: dict[str, Result], note: str) -> 
         "",
         f"`{about['model']}` with `document_relations`, documents: {about['documents']}. In percent. Gold mentions are "
         f"given, {about['labels']} labels are asked for, and a relation that is not annotated counts as wrong. "
-        "Thresholds, that of SELF too, are those with the best F1 on other documents "
+        "Thresholds, that of SELF too, are those with the best F1 by *the same mentions* on other documents "
         f"({about['dev_documents']}). Nothing is drawn at random, so there are no seeds.",
         *([note] if note else []),
         "",

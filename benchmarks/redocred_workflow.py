@@ -51,6 +51,8 @@ def main(
     limit: Annotated[int, typer.Option(help="Documents to report on, and to choose thresholds on; 0 for all.")] = 0,
 ) -> None:
     """Convert, evaluate, and write the page."""
+    if smoke not in ("true", "false"):
+        raise typer.BadParameter(f"--smoke is {smoke!r}; expected true or false.")
     small = smoke == "true"
     source = SAMPLE if small else DATA
     corpora = root("corpus", small) / "redocred"

@@ -44,6 +44,8 @@ TITLES = {
     "nyt": "NYT, trained on its validation split",
     "webnlg_sample": "200 sentences of WebNLG by heart",
 }
+SMOKE = {"train": "0:0.6", "dev": "0.6:0.8", "test": "0.8:1"}
+"""Parts of the hand-written sentences."""
 SAMPLE = 200
 SIZES = (5, 10, 15)
 """Unseen relations m of the test sets of FewRel."""
@@ -64,10 +66,12 @@ def main(
     step: Annotated[str, typer.Argument(help="corpus, train or report.")],
     name: Annotated[str, typer.Argument(metavar="SET", help="webnlg, nyt, webnlg_sample or zero_shot.")],
     smoke: Annotated[str, typer.Option(help="true: a few sentences, variants and steps only.")] = "false",
-    test: Annotated[str, typer.Option(help="webnlg: the file of the test set.")] = "val_triples.json",
+    test: Annotated[str | None, typer.Option(help="webnlg: file of the test set; default: val_triples.json.")] = None,
     encoder: Annotated[str, typer.Option(help="Folder or hub id instead of the configs' encoder.")] = "",
     seeds: Annotated[str, typer.Option(help="Seeds of the trainings.")] = "0",
-    splits: Annotated[str, typer.Option(help="zero_shot: draws of unseen relations, comma-separated numbers.")] = "0",
+    splits: Annotated[
+        str | None, typer.Option(help="zero_shot: draws of unseen relations, comma-separated numbers; default: 0.")
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 2,
     gpu_id: Annotated[int, typer.Option(help="GPU to train on; -1 for the CPU.")] = -1,
 ) -> None:
@@ -83,11 +87,18 @@ def main(
     }
     if name not in (*STRINGS, "zero_shot") or step not in ("corpus", "train", "report"):
         raise typer.BadParameter(f"STEP SET is {step!r} {name!r}; expected corpus, train or report, and a set.")
+    for option, value, owner in (("--test", test, "webnlg"), ("--splits", splits, "zero_shot")):
+        if value is not None and name != owner:
+            raise typer.BadParameter(f"{option} is {value!r} for {name}; expected it for {owner} only.")
     if name != "zero_shot":
-        run_strings(step, name, small, test, options)
+        run_strings(step, name, small, test or "val_triples.json", options)
         return
     sizes = ["m2"] if small else [*(f"m{size}" for size in SIZES), "wiki"]
-    parts = [f"{size}/{split}" for size in sizes for split in read_seeds(splits, "--splits")]
+    try:
+        draws = read_seeds(splits or "0", "--splits")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    parts = [f"{size}/{split}" for size in sizes for split in draws]
     if step == "corpus":
         convert_zero_shot(parts, small)
     elif step == "train":
@@ -95,7 +106,11 @@ def main(
         for part in parts:
             train(with_corpora(study, f"zero_shot_rte/{part}", small), f"zero_shot_rte/{part}", small, options)
     else:
-        write_page(root("training", small) / "zero_shot_rte", parts, root("results", small) / "zero_shot_rte")
+        try:
+            write_page(root("training", small) / "zero_shot_rte", parts, root("results", small) / "zero_shot_rte")
+        except ValueError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(1) from None
 
 
 def run_strings(step: str, name: str, smoke: bool, test: str, options: dict[str, Any]) -> None:
@@ -124,19 +139,21 @@ def with_corpora(study: dict[str, Any], folder: str, smoke: bool) -> dict[str, A
 def convert_strings(name: str, smoke: bool, test: str) -> None:
     """A set of string triples."""
     sample = name == "webnlg_sample"
+    folder = root("corpus", smoke) / name
     files = {**({} if sample else {"test": (test, "0:1")}), **STRINGS[name]}
     if not sample and files["test"] == files["dev"]:  # what is reported chooses nothing: a part of training does
         learnt, _ = files["train"]
         files |= {"train": (learnt, "0:0.9"), "dev": (learnt, "0.9:1")}
     for split, (file, part) in files.items():
-        output = root("corpus", smoke) / name / f"{split}.spacy"
+        output = folder / f"{split}.spacy"
         if smoke:
-            convert("string-triples", Path("assets/rte/smoke_triples.json"), output)
+            part = "0:1" if sample else SMOKE[split]
+            convert("string-triples", Path("assets/rte/smoke_triples.json"), output, part=part)
         else:
             source = Path(name.removesuffix("_sample"), "exact", file)
             convert("string-triples", source, output, part=part, limit=SAMPLE if sample else None)
-    if not (sample or smoke):
-        train, dev, test_set = (Path("corpus", name, f"{split}.spacy") for split in ("train", "dev", "test"))
+    if not sample:
+        train, dev, test_set = (folder / f"{split}.spacy" for split in ("train", "dev", "test"))
         leave_out(texts_in(test_set), dev)
         leave_out(texts_in(dev, test_set), train)
 

@@ -66,6 +66,9 @@ class Study:
         for name in ("config", "corpora"):
             if name not in content:
                 raise ValueError(f"study {path} has no {name!r}; expected config, corpora and variants or grid.")
+        for name in ("corpora", "overrides", "variants", "grid"):
+            if not isinstance(content.get(name, {}), dict):
+                raise ValueError(f"{name} of {path} is {content[name]!r:.40}; expected an object.")
         variants = content.get("variants") or dict(_combinations(content.get("grid", {})))
         if unknown := only - set(variants):
             raise ValueError(f"--only has {min(unknown)!r}; expected variants of {path}: {', '.join(variants)}.")
@@ -77,7 +80,11 @@ class Study:
         if missing := {"train", "dev", "test"} - set(corpora):
             raise ValueError(f"corpora of {path} has no {min(missing)!r}; expected train, dev and test.")
         scorer = content.get("scorer", cls.scorer)
-        if find_spec(scorer) is None:
+        try:
+            known = find_spec(scorer) is not None
+        except ModuleNotFoundError:  # the package that it would be in
+            known = False
+        if not known:
             raise ValueError(f"scorer of {path} is {scorer!r}; expected a module.")
         return cls(Path(content["config"]), corpora, content.get("overrides", {}), chosen, scorer)
 

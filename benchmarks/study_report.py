@@ -29,6 +29,7 @@ from .study_runs import (
     LEVELS,
     MAIN,
     MODES,
+    NO_SETTING,
     NONE,
     RATIOS,
     STRINGS,
@@ -56,7 +57,7 @@ Trainings: {runs}. Scores are in percent; `results.json` has them all, as ratios
   PL-Marker does.
 - **micro**: over all entities or relations; meant where macro is not named. **macro**: the mean over labels.
 - Means over the seeds ± their sample standard deviation (n - 1), which is left out for one seed.
-- {choice}
+- {choice}{budget}
 
 {strings}## F1 on {where}
 
@@ -84,7 +85,8 @@ Means over the seeds. *support*: the number of gold items.
 """
 STRINGS_SECTION = """## Triples as strings on {where}
 
-As the field scores NYT and WebNLG: the words of both arguments and the label are right.
+As the field scores NYT and WebNLG: the words of both arguments and the label are right. Speed is that of one reading of
+the test set, perhaps beside other work.
 
 {main}
 
@@ -100,10 +102,13 @@ DEV = """## F1 on dev
 """
 WHERE = {"train": "what was learnt", "dev": "dev", "test": "test"}
 CHOICES = {
-    "train": "Training and test set are the same: this is what is learnt by heart.",
-    "dev": "There is no test set but dev: thresholds and epochs are chosen on what is reported, in favour of all.",
-    "test": "Thresholds and epochs are chosen on dev, never on test.",
+    "train": "Training and test set are the same: this is what is learnt by heart, with thresholds chosen on it.",
+    "dev": "There is no test set but dev: {chosen} are chosen on what is reported, in favour of all.",
+    "test": "{chosen} are chosen on dev, never on test{same}.",
 }
+LAST_STEP = "; what was trained is scored after its last step"
+BUDGET = """
+- In all trainings, besides what their configs say: {settings}."""
 BASELINE = """
 *Δ*: the mean less that of {name}, and on how many of the seeds that both have the score is above it."""
 ALONE = "the same backbone alone"
@@ -176,9 +181,32 @@ def tested_on(rows: list[Row]) -> str:
 
 
 def are_same(run: Run, one: str, other: str) -> bool:
-    """Whether two of the run's corpora, as far as they are still there, are the same."""
-    files = [Path(run.get("corpora", {}).get(name, "")) for name in (one, other)]
-    return all(file.is_file() for file in files) and files[0].read_bytes() == files[1].read_bytes()
+    """Whether two of the run's corpora are one file, or as far as they are still there, have the same documents."""
+    files = [run.get("corpora", {}).get(name, "") for name in (one, other)]
+    if files[0] and files[0] == files[1]:
+        return True
+    paths = list(map(Path, files))
+    return all(path.is_file() for path in paths) and paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def choice(rows: list[Row], corpus: str) -> str:
+    """On what thresholds and epochs were chosen, if there were epochs to choose from."""
+    steps = max(len([point for point in run["curve"] if point.get("step", 1)]) for row in rows for run in row.runs)
+    chosen, same = ("Thresholds and epochs", "") if steps > 1 else ("Thresholds", LAST_STEP)
+    return CHOICES[corpus].format(chosen=chosen if corpus == "test" else chosen.lower(), same=same)
+
+
+def budget(rows: list[Row]) -> str:
+    """The settings of training that all runs share."""
+    all_overrides = [run["overrides"] for row in rows for run in row.runs]
+    shared = {
+        name.removeprefix("training."): value
+        for name, value in all_overrides[0].items()
+        if name.startswith("training.") and not isinstance(value, dict) and not NO_SETTING.search(name)
+        if all(other.get(name) == value for other in all_overrides)
+    }
+    settings = ", ".join(f"`{name}` {show(value)}" for name, value in shared.items())
+    return BUDGET.format(settings=settings) if settings else ""
 
 
 def score_table(rows: list[Row], fields: dict[str, str]) -> str:
@@ -217,7 +245,7 @@ def strings_table(study: Study) -> str:
     header = ["variant", "seeds", *fields, "Δ f1", "sentences per second", "trained parameters"]
     lines = []
     for row in study.rows:
-        other = study.baseline_of(row)
+        other = study.baseline_of(row) if " + " in row.variant else None
         gain = NONE if other is None else str(row.difference(other, fields["f1"]))
         cost = [f"{row.summary('sentences_per_second').mean:.0f}", show_range(row.values("trainable_parameters"))]
         lines.append([row.name, ", ".join(map(str, row.values("seed"))), *row.cells(fields.values()), gain, *cost])
@@ -281,7 +309,8 @@ def page(study: Study, title: str, output: Path) -> str:
     return PAGE.format(
         title=title,
         runs=sum(len(row.runs) for row in study.rows),
-        choice=CHOICES[corpus],
+        choice=choice(study.rows, corpus),
+        budget=budget(study.rows),
         where=where,
         test=main_table(study, "test"),
         notes=notes(study),

@@ -21,8 +21,9 @@ HEADER = (
 NOTE = """In percent. The relations of a test set are in neither training nor dev; the model is offered all of them. The
 first four columns are with the oracle, as in the papers: of sentences with one triplet only the best answer counts, the
 others are found by Re-Cent's threshold of 1.3 / 3. The other columns are without: one threshold for all sentences,
-chosen on dev, whose relations are others again; so is the step. A triplet is right if both spans and label are. A
-sentence of test or dev counts without its other relations. Means over the draws ± their standard deviations, of each
+chosen on dev, whose relations are others again, and five, however many are asked for at once on test; so is the step,
+by F1 at the config's threshold. A triplet is right if both spans and label are. A sentence of test or dev counts
+without its other relations. Means over the draws ± their standard deviations, of each
 draw the mean over its seeds; Δ: to the same backbone alone, and in how many draws it is above. Speed is that of keeping
 all answers, whatever their scores.
 
@@ -36,9 +37,14 @@ Row = dict[str, Any]
 
 
 def write_page(runs: Path, parts: Sequence[str], results: Path) -> None:
-    """Write ``README.md`` and ``results.json`` of the last runs of ``parts``, such as "m5/0", below ``runs``."""
+    """Write ``README.md`` and ``results.json`` of the last runs of ``parts``, such as "m5/0", below ``runs``.
+
+    Raises ``ValueError`` for parts that were not trained.
+    """
     rows = []
     for part in parts:
+        if not (runs / part / "runs.json").is_file():
+            raise ValueError(f"{runs / part} has no runs.json; expected the draw to be trained first.")
         for run in json.loads((runs / part / "runs.json").read_text("utf8")):
             scores = json.loads((runs / part / run / "scores.json").read_text("utf8"))
             size, split = part.split("/")
@@ -77,17 +83,22 @@ def _title(part: str) -> str:
     return f"FewRel, m = {part[1:]}" if part[1:].isdigit() else "Wiki-ZSL, trained on FewRel"
 
 
-def by_draw(rows: list[Row], value: Callable[[Row], float]) -> dict[int, float]:
-    """A value of each draw: the mean over its seeds."""
-    draws = dict.fromkeys(row["split"] for row in rows)
-    return {split: mean(value(row) for row in rows if row["split"] == split) for split in draws}
+def by_draw(rows: list[Row], value: Callable[[Row], float | None]) -> dict[int, float]:
+    """A value of each draw that has it: the mean over its seeds."""
+    draws: dict[int, list[float]] = {}
+    for row in rows:
+        if (found := value(row)) is not None:
+            draws.setdefault(row["split"], []).append(found)
+    return {split: mean(values) for split, values in draws.items()}
 
 
 def _line(variant: str, rows: list[Row], alone: list[Row]) -> str:
     """A line of the table. alone: the rows of the same backbone without the mixture, or the same rows."""
 
-    def cell(value: Callable[[Row], float], scale: float = 100.0, digits: int = 1) -> str:
+    def cell(value: Callable[[Row], float | None], scale: float = 100.0, digits: int = 1) -> str:
         values = [scale * of_draw for of_draw in by_draw(rows, value).values()]
+        if not values:
+            return "–"
         spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
         return f"{mean(values):,.{digits}f}{spread}"
 

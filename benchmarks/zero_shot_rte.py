@@ -57,13 +57,13 @@ class Answers:
         places = [place for place, triplets in enumerate(self.gold) if (len(triplets) == 1) == single]
         return Answers([self.gold[place] for place in places], [self.found[place] for place in places])
 
-    def accuracy(self) -> float:
-        """How many sentences, which have one triplet each, have it as the best that is found."""
+    def accuracy(self) -> float | None:
+        """How many sentences, which have one triplet each, have it as the best that is found; None without any."""
         right = [
             bool(found) and max(found, key=lambda triplet: found[triplet]) in gold
             for gold, found in zip(self.gold, self.found, strict=True)
         ]
-        return sum(right) / max(1, len(right))
+        return sum(right) / len(right) if right else None
 
     def counts(self, threshold: float) -> Counts:
         """Right, found and wanted triplets, of scores of at least ``threshold``."""
@@ -71,6 +71,11 @@ class Answers:
         for gold, found in zip(self.gold, self.found, strict=True):
             total += count_sets(gold, {triplet for triplet, score in found.items() if score >= threshold})
         return total
+
+    def ratios(self, threshold: float) -> dict[str, float | None]:
+        """P, R and F1 of scores of at least ``threshold``; None without sentences."""
+        counts = self.counts(threshold)
+        return {name: getattr(counts, name) if self.gold else None for name in ("precision", "recall", "f1")}
 
 
 def triplets_of(doc: Doc) -> dict[Triplet, float]:
@@ -103,23 +108,19 @@ def choose_threshold(answers: Answers) -> float:
 
 
 def score(answers: Answers, threshold: float) -> dict[str, Any]:
-    """All figures of a set."""
+    """All figures of a set; those of no sentences are None."""
     single, multi = answers.select(True), answers.select(False)
     return {
         "sentences": {"single": len(single.gold), "multi": len(multi.gold)},
         "triplets": {"single": sum(map(len, single.gold)), "multi": sum(map(len, multi.gold))},
-        "oracle": {"single": single.accuracy(), "multi": ratios(multi.counts(RE_CENT))},
+        "oracle": {"single": single.accuracy(), "multi": multi.ratios(RE_CENT)},
         "threshold": {
-            "single": ratios(single.counts(threshold)),
-            "multi": ratios(multi.counts(threshold)),
-            "all": ratios(answers.counts(threshold)),
+            "single": single.ratios(threshold),
+            "multi": multi.ratios(threshold),
+            "all": answers.ratios(threshold),
         },
         "per_second": answers.per_second,
     }
-
-
-def ratios(counts: Counts) -> dict[str, float]:
-    return {"precision": counts.precision, "recall": counts.recall, "f1": counts.f1}
 
 
 def score_run(folder: Path) -> None:

@@ -6,7 +6,8 @@ R = correct / gold over all documents, F1 is their harmonic mean. Ign F1 takes f
     P_ign = (correct - known) / (predicted - known),    F1_ign = 2 P_ign R / (P_ign + R)
 
 where known counts those correct relations whose (name of a head mention, label, name of a tail mention) is a fact of
-the training set for some pair of names of the gold clusters. R stays. A ratio whose denominator is 0 is 0.
+the training set for some pair of names of the gold clusters, for symmetric labels in either order. R stays. A ratio
+whose denominator is 0 is 0.
 Source: Yao et al., "DocRED: A Large-Scale Document-Level Relation Extraction Dataset", 2019, section 5.
 
 With clusters that a model predicted it has to be said when a cluster is a gold one, and there are two ways to say it:
@@ -16,16 +17,17 @@ With clusters that a model predicted it has to be said when a cluster is a gold 
   may then be the same gold one, and the same relation of several of them counts once. Where gold clusters overlap, it
   is the one with most of the mentions, of several the first in the text.
 
-A predicted cluster that is no gold one makes its relations wrong. With gold clusters given both ways say the same.
-Clusters are sets of mentions, so two entities annotated with the same mentions are one. Mentions are compared as
-numbers of non-whitespace characters.
+A predicted cluster that is no gold one makes its relations wrong. With gold clusters given both ways say the same, but
+where two of them share a mention, which is the first one's alone (one in Re-DocRED's dev set). Clusters are sets of
+mentions, so two entities annotated with the same mentions are one. Mentions are compared as numbers of non-whitespace
+characters.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,7 +169,7 @@ def _triples(doc: Doc, clusters: Sequence[Cluster], symmetric: Collection[str]) 
     return {_triple(relation, clusters, symmetric) for relation in doc._.document_relations}
 
 
-Tails = Mapping[tuple[str, str], Collection[str]]
+Tails = Mapping[tuple[str, str], Set[str]]
 """The tails of facts by label and head: facts can be looked up without going through all pairs of names."""
 
 
@@ -184,9 +186,12 @@ def _known(doc: Doc, clusters: Sequence[Cluster], symmetric: Collection[str], ta
         return set()
     names = [cluster_names(doc, cluster) for cluster in clusters_of(doc)]
 
+    def says(label: str, heads: Collection[str], ends: Collection[str]) -> bool:
+        return any(not tails.get((label, head), frozenset()).isdisjoint(ends) for head in heads)
+
     def is_known(relation: Mapping[str, Any]) -> bool:
-        ends = names[relation["tail"]]
-        return any(not ends.isdisjoint(tails.get((relation["label"], head), ())) for head in names[relation["head"]])
+        label, heads, ends = relation["label"], names[relation["head"]], names[relation["tail"]]
+        return says(label, heads, ends) or (label in symmetric and says(label, ends, heads))
 
     return {_triple(relation, clusters, symmetric) for relation in doc._.document_relations if is_known(relation)}
 

@@ -194,6 +194,10 @@ def test_symmetric_labels_count_once() -> None:
     level = score(one, symmetric=["spouse"], training_facts=FACTS)["exact"]
     assert (level.micro.tp, level.micro.fn, level.known) == (1, 3, 1)
     assert score(one)["exact"].micro.fn == 4
+    for facts in (FACTS, {Fact("AnnLee", "spouse", "BobRay")}):
+        gold = annotated(CLUSTERS, [(0, "spouse", 3)])
+        level = score(one, gold, symmetric=["spouse"], training_facts=facts)["exact"]
+        assert (level.micro.tp, level.known, level.ign_f1) == (1, 1, 0.0), "a fact in either order"
 
 
 def test_facts_in_a_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -19,8 +20,9 @@ from spacy.language import Language
 from spacy.tokens import DocBin
 from torch import Tensor
 
+from benchmarks import study_scores, zero_shot_rte
 from benchmarks.backbone_loops import pair_vector, re_cent_scores, span_vector
-from benchmarks.study_scores import at_thresholds, predict
+from benchmarks.study_scores import Scores, at_thresholds, best_threshold, predict
 from spacy_ie_moe.gmoe_rte.backbones import re_cent
 from spacy_ie_moe.gmoe_rte.backbones.re_cent import PromptReader, ReCent, choose_arguments
 from spacy_ie_moe.gmoe_rte.backbones.sampling import all_spans
@@ -37,6 +39,10 @@ from .test_gmoe_network import SCHEMA, D, close, one_by_one
 
 Span = tuple[int, int]
 SPAN_LIMIT = 3
+
+
+LOGGED = {"epoch": 0, "step": 8, "score": 0.5, "scores": {"rte_ent_f": 50.0, "rte_rel_f": 50.0, "rte_rel_plus_f": 50.0}}
+"""A line of a training's log."""
 
 
 @pytest.fixture(autouse=True)
@@ -460,6 +466,34 @@ def test_what_is_found_once_is_what_is_found_at_each_threshold(trained: Language
         assert once == [found_in(example.predicted)[:2] for example in predict(trained, corpus, threshold).examples]
         sizes.add(sum(len(relations) for relations, _ in once))
     assert len(sizes) > 1
+
+
+def test_studies_choose_on_dev_alone(encoder_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Gold of dev is what a pipeline that is unsure finds at one threshold, that of test what it does at another."""
+    unsure = make(encoder_config(encoder_folders["bert"]))
+    train(unsure, make_examples(unsure, 60), 60, rate=0.01)
+    pipe: Any = unsure.get_pipe("gmoe_rte")
+    texts = [example.reference for example in make_examples(unsure, 20, seed=4)]
+    DocBin(docs=texts, store_user_data=True).to_disk(tmp_path / "texts.spacy")
+    corpora = {name: str(tmp_path / f"{name}.spacy") for name in ("train", "dev", "test")}
+    best, best_zero_shot = {}, {}
+    for name, threshold in (("dev", 0.85), ("test", 0.25)):
+        gold = [example.predicted for example in predict(unsure, tmp_path / "texts.spacy", threshold).examples]
+        DocBin(docs=gold, store_user_data=True).to_disk(corpora[name])
+        by_threshold = at_thresholds(unsure, Path(corpora[name]))
+        best[name] = best_threshold({threshold: Scores.of(found, pipe) for threshold, found in by_threshold})
+        labels = zero_shot_rte.labels_of(gold)
+        best_zero_shot[name] = zero_shot_rte.choose_threshold(zero_shot_rte.ask(unsure, gold, labels))
+        pipe.set_labels(None)
+    assert best["dev"] != best["test"] and best_zero_shot["dev"] != best_zero_shot["test"]
+    for scorer, expected in ((study_scores, best), (zero_shot_rte, best_zero_shot)):
+        unsure.to_disk(tmp_path / "model-best")
+        (tmp_path / "run.json").write_text(json.dumps({"corpora": corpora}), "utf8")
+        (tmp_path / "log.jsonl").write_text(json.dumps(LOGGED), "utf8")
+        scorer.score_run(tmp_path)
+        scores = json.loads((tmp_path / "scores.json").read_text("utf8"))
+        assert scores["threshold"] == expected["dev"]
+        assert spacy.load(tmp_path / "model-best").get_pipe("gmoe_rte").threshold == expected["dev"]
 
 
 def test_long_labels_are_asked_for_in_more_rounds(trained: Language) -> None:

@@ -124,6 +124,15 @@ def test_variants_named_alike_and_corpora_that_lack_one(study_file: Path) -> Non
     study_file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="has no 'test'"):
         Study.read(study_file, set())
+    for name, value, message in (
+        ("variants", ["SINET"], "variants of .* is .'SINET'.; expected an object"),
+        ("corpora", 3, "corpora of .* is 3; expected an object"),
+        ("scorer", "nowhere.scores", "scorer of .* is 'nowhere.scores'; expected a module"),
+    ):
+        corpora = dict.fromkeys(("train", "dev", "test"), "x")
+        study_file.write_text(json.dumps({**content, "corpora": corpora, name: value}))
+        with pytest.raises(ValueError, match=message):
+            Study.read(study_file, set())
 
 
 def test_threshold_of_the_best_rel_plus() -> None:

@@ -280,3 +280,21 @@ def test_numbers_as_text() -> None:
     assert str(Summary(0.41234, 0.0056)) == "41.23 ± 0.56"
     assert str(Difference(-0.012, 1, 3)) == "-1.20 (1 of 3)"
     assert table(["a", "b"], [["x|y", "1"]]) == "| a    |   b |\n| ---- | --: |\n| x\\|y |   1 |"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_was_chosen_on_what(tmp_path: Path) -> None:
+    """Epochs are chosen if there is a choice; that training and test set are one file is seen without the file."""
+    steps = {"training.max_steps": 400, "training.optimizer.learn_rate.initial_rate": 0.001}
+    run = make_run("SINET", 1)
+    run = {**run, "overrides": {**run["overrides"], **steps}, "corpora": {"train": "a", "dev": "b", "test": "c"}}
+    save(tmp_path, run)
+    page, _ = report(tmp_path)
+    assert "Thresholds and epochs are chosen on dev, never on test." in page
+    assert "besides what their configs say: `max_steps` 400, `optimizer.learn_rate.initial_rate` 0.001." in page
+    save(tmp_path, {**run, "curve": run["curve"][:1]})
+    assert "Thresholds are chosen on dev, never on test; what was trained is scored after" in report(tmp_path)[0]
+    save(tmp_path, {**run, "corpora": {"train": "a", "dev": "c", "test": "c"}})
+    assert "thresholds and epochs are chosen on what is reported" in report(tmp_path)[0]
+    save(tmp_path, {**run, "corpora": {"train": "a", "dev": "a", "test": "a"}})
+    assert "learnt by heart" in report(tmp_path)[0] and "## F1 on dev" not in report(tmp_path)[0]

@@ -364,9 +364,15 @@ def test_a_huge_document_is_asked_in_parts(tmp_path: Path) -> None:
 def test_nothing_to_ask_is_said_and_needs_no_model(tmp_path: Path) -> None:
     data = write_records(tmp_path / "in.jsonl", [RECORDS[1], RECORDS[5]])
     result = run("no-model", data, tmp_path / "out")
-    assert result.exit_code == 0 and result.stderr == "Warning: no document has two entities to ask about.\n"
+    assert result.exit_code == 0
+    assert result.stderr == "Warning: no document has two entities to ask about: none has two.\n"
     assert not (tmp_path / "out" / "answers.jsonl").exists()
     assert [len(doc.ents) for doc in read_docs(tmp_path / "out" / "relations.spacy", Vocab())] == [1, 0]
+    data = write_records(tmp_path / "far.jsonl", [RECORDS[0]])
+    result = run("no-model", data, tmp_path / "far", "--max-distance", "0", "--keep-case")
+    assert "further apart than --max-distance" in result.stderr
+    settings = json.loads((tmp_path / "far" / "report.json").read_text("utf8"))["settings"]
+    assert (settings["--keep-case"], settings["--exclude-labels"]) == (True, [])
 
 
 def test_pairs_too_far_apart_teach_nothing(encoder_folders: dict[str, Path]) -> None:

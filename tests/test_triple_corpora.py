@@ -300,6 +300,11 @@ def test_jointer_relates_all_occurrences() -> None:
     assert report.relations.converted == 2 and report.labels.total() == 3
     with pytest.raises(ValueError, match="occurrences is 'first'; expected 'annotated' or 'all'"):
         convert_json(jointer, [], occurrences="first")
+    elsewhere = [5, 6, "None-label", "born in", 5, 6, "None-label"]
+    (doc,), report = convert_json(
+        jointer, [placed(spo_details=[elsewhere, placed()["spo_details"][1]])], occurrences="all"
+    )
+    assert places_of(doc, "born in") == PLACES and not report.relations.left_out, "wherever its places are"
 
 
 def test_jointer_places_of_one_string_triple_add_up() -> None:

@@ -123,7 +123,8 @@ def synthesize(
             if not report.conversion.docs:
                 raise ValueError(f"{source} gave no documents ({reasons(report.conversion)}); expected at least one.")
             seconds = round(time.monotonic() - start, 1)
-            whole = {"settings": settings, **report.to_json(), "seconds": seconds}
+            choices = {"--exclude-labels": [str(file) for file in exclude_labels or ()], "--keep-case": keep_case}
+            whole = {"settings": settings | choices, **report.to_json(), "seconds": seconds}
             account.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
     except (OSError, ValueError, ImportError) as error:
         typer.echo(f"Error: {error}", err=True)
@@ -132,7 +133,8 @@ def synthesize(
         typer.echo("Interrupted; the same command goes on.", err=True)
         raise typer.Exit(130) from None
     if not report.prompts:
-        typer.echo("Warning: no document has two entities to ask about.", err=True)
+        why = "all pairs are further apart than --max-distance or --window" if report.pairs.read else "none has two"
+        typer.echo(f"Warning: no document has two entities to ask about: {why}.", err=True)
     typer.echo(format_table([*report.rows(), ("answers of an earlier run", kept.reused), ("seconds", str(seconds))]))
 
 

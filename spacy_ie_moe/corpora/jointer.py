@@ -53,8 +53,8 @@ def read(
 ) -> Iterator[Doc]:
     """The sentences of a JointER file, one ``Doc`` each.
 
-    occurrences: which mentions a triple relates: those "annotated", or "all" that have the same words, as where the
-    source has no places. Entities have the type ENTITY where the source says "None-label".
+    occurrences: which mentions a triple relates: those "annotated", or "all" that have the words of its strings, as
+    where the source has no places. Entities have the type ENTITY where the source says "None-label".
     ``doc.user_data["string_triples"]`` is as in ``string_triples.read``, of ``spo_list``. ``limit``: a random sample
     of at most so many. The source id is the position in the file. Raises ``FileNotFoundError`` and ``ValueError``.
     """
@@ -109,7 +109,9 @@ def _mentions(
 ) -> list[tuple[int, int, str]]:
     start, end = builder.extent(start, end)
     words = [token.text for token in builder.doc]
-    if words[start:end] != wanted:
+    extents = find_words(wanted, words)
+    if not everywhere:
+        extents = [extent for extent in extents if extent == (start, end)]
+    if not extents:
         raise Unconvertible(OTHER_WORDS)
-    extents = find_words(wanted, words) if everywhere else [(start, end)]
     return [(*extent, UNTYPED if kind == _NO_TYPE else kind) for extent in extents]
