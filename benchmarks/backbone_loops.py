@@ -154,7 +154,7 @@ def tlrel(backbone: TlRel, sentence: Features, threshold: float) -> set[Found]:
 
 
 def re_cent(backbone: ReCent, sentence: Features, threshold: float) -> set[Found]:
-    """All spans one by one, those of each role that do not overlap, and their pairs one by one."""
+    """All spans, those of each role that do not overlap, and their pairs one by one."""
     return {(*head, *tail, label) for head, tail, label in re_cent_scores(backbone, sentence, threshold)}
 
 
@@ -173,11 +173,14 @@ def re_cent_scores(backbone: ReCent, sentence: Features, threshold: float) -> di
     ]
     roles = []
     for bias, role in zip(reader.bias, (reader.subject, reader.object), strict=True):
-        vectors = {span: span_vector(role, words, span) for span in spans}
+        first, last = role.first(words), role.last(words)
+        begins, ends = [start for start, _ in spans], [end - 1 for _, end in spans]
+        rows = pair_vector(role.join, first[begins], last[ends])
+        vectors = dict(zip(spans, rows, strict=True))
         scored = [
             (logit, span, label)
-            for span, vector in vectors.items()
-            for label, logit in enumerate((labels @ vector + bias).tolist())
+            for span, logits in zip(spans, (rows @ labels.T + bias).tolist(), strict=True)
+            for label, logit in enumerate(logits)
             if sigmoid(logit) > backbone.span_threshold
         ]
         kept: list[tuple[float, Span, int]] = []
@@ -207,8 +210,8 @@ def span_vector(role: SpanFfn, words: Tensor, span: Span) -> Tensor:
 
 
 def pair_vector(join: PairFfn, one: Tensor, other: Tensor) -> Tensor:
-    """FFN(ReLU[x; y]) as it is written."""
-    hidden = F.linear(torch.cat([one, other]).relu(), join.pairs.project.weight, join.pairs.project.bias)
+    """FFN(ReLU[x; y]) as it is written, of rows [..., d]."""
+    hidden = F.linear(torch.cat([one, other], -1).relu(), join.pairs.project.weight, join.pairs.project.bias)
     return join.out(hidden.relu())
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.backbone_loops import LOOPS
 from spacy_ie_moe.gmoe_rte import checkpoint, experts
-from spacy_ie_moe.gmoe_rte.backbones import BACKBONES, dual_dec, od_rte, re_cent, sinet, tlrel
+from spacy_ie_moe.gmoe_rte.backbones import BACKBONES, complete, dual_dec, make_backbone, od_rte, re_cent, sinet, tlrel
 from spacy_ie_moe.gmoe_rte.experts import RTENetwork
 from spacy_ie_moe.gmoe_rte.features import Entity, Extraction, Features, Triplet
 from spacy_ie_moe.gmoe_rte.schema import Schema
@@ -99,8 +99,8 @@ def test_predictions_do_not_depend_on_batches_or_order(backbone: str, schema: Sc
     ("name", "options"),
     [("dual_dec", {}), ("tlrel", {}), ("od_rte", {"match": "both"}), ("od_rte", {"match": "either"}), ("re_cent", {})],
 )
-def test_what_is_found_is_what_loops_find(name: str, options: dict[str, Any]) -> None:
-    network = make_finder(name, UNTYPED, mixture=None, **options)
+def test_what_is_found_is_what_loops_find(name: str, options: dict[str, Any], schema: Schema) -> None:
+    network = make_finder(name, schema, mixture=None, **options)
     features = make_features(LENGTHS, name)
     numbers = []
     for threshold in (0.3, 0.5, 0.6):
@@ -121,8 +121,8 @@ def test_predictions_do_not_depend_on_what_is_scored_at_once(
     features = make_features(LENGTHS, backbone)
     expected = network.predict(features, 0.5)
     assert any(extraction.triplets for extraction in expected)
-    modules = {experts: "ROWS", sinet: "PAIRS", od_rte: "CELLS", dual_dec: "WORDS", re_cent: "PAIRS"}
-    for module, name in modules.items():
+    limits = [(experts, "ROWS"), (sinet, "SPANS"), (sinet, "PAIRS"), (od_rte, "CELLS"), (dual_dec, "WORDS")]
+    for module, name in [*limits, (re_cent, "PAIRS"), (tlrel, "LOGITS")]:
         monkeypatch.setattr(module, f"{name}_AT_ONCE", at_once)
     assert_same(expected, network.predict(features, 0.5))
 
@@ -182,7 +182,8 @@ def test_sentences_without_anything(backbone: str, schema: Schema) -> None:
         assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
     network.eval()
     assert network.predict(make_features((), backbone), 0.5) == []
-    assert len(network.predict(make_features((0, 1, 2), backbone), 0.5)) == 3
+    for threshold in (0.0, 0.5):
+        assert len(network.predict(make_features((0, 1, 2), backbone), threshold)) == 3
 
 
 def test_an_untrained_network_finds_next_to_nothing(backbone: str) -> None:
@@ -221,9 +222,11 @@ def test_a_lower_threshold_has_a_less_probable_triplet(backbone: str) -> None:
 def test_files_make_the_same_network(backbone: str, schema: Schema, stripped: bool) -> None:
     settings = {"backbone": backbone, "backbone_settings": dict(SMALL[backbone]), "mixture": "gmoe"}
     bundle = checkpoint.new_triplet_network(D, schema, settings)
-    randomise(bundle.network, spread=1.5).eval()
+    finder = make_finder(backbone, schema)
+    bundle.network.eval().load_state_dict(finder.state_dict())
     features = make_features(LENGTHS, backbone)
     expected = bundle.network.predict(features, 0.5)
+    assert sum(len(extraction.triplets) for extraction in expected) > 3
     if stripped:
         bundle.network.strip_auxiliary()
     again = checkpoint.read_triplet_files(checkpoint.triplet_files(bundle), wanted={"alpha": 1.0, "beta": 1.0})
@@ -256,3 +259,24 @@ def test_a_few_sentences_are_learnt(backbone: str, schema: Schema, mixture: str 
         if step % 20 == 19 and f1(gold, network.eval().predict(features, 0.5))[1] == 1.0:
             break
     assert f1(gold, network.eval().predict(features, 0.5))[1] == 1.0
+
+
+@pytest.mark.parametrize("dropout", [1.5, -0.1, "a", None, True])
+def test_a_dropout_is_a_probability(backbone: str, dropout: Any) -> None:
+    with pytest.raises(ValueError, match=rf"backbone_settings\.dropout is {dropout!r}; expected a number from 0 to 1"):
+        make_network(backbone, dropout=dropout)
+
+
+def test_a_backbones_own_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(torch.nn.Module):
+        def __init__(self, width: int, schema: Schema, size: int = 3) -> None:
+            super().__init__()
+            self.size = [1] * size
+            len(size)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(BACKBONES, "mine", Mine)
+    with pytest.raises(TypeError, match="has no len"):
+        make_backbone("mine", D, TYPED, {})
+    with pytest.raises(ValueError, match=r"backbone_settings of 'mine' are \{'sise': 4\}: .*'sise'; expected size"):
+        make_backbone("mine", D, TYPED, {"sise": 4})
+    assert complete("mine", {}) == {"size": 3}

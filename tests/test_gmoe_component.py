@@ -453,7 +453,7 @@ def test_says_that_entities_overlap(
     relations = sum(len(example.reference._.relations) for example in examples)
     message = (
         f"2 of {entities} entities overlap longer ones, and {len(doc._.relations)} of {relations} relations need one "
-        "of these; the backbone 'tlrel' cannot find them."
+        "of these; the backbone 'tlrel' finds no entities that overlap."
     )
     assert (message in caplog.text) is said and doc._.relations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,5 +142,12 @@ def test_the_loss_is_that_of_the_taggers() -> None:
 
 @pytest.mark.parametrize("name", ["hidden", "label_width", "place_width"])
 def test_wrong_settings(name: str) -> None:
-    with pytest.raises(ValueError, match=f"backbone_settings.{name} is 0"):
+    with pytest.raises(ValueError, match=f"backbone_settings.{name} is 0; expected a whole number of at least 1"):
         make_network("dual_dec", **{name: 0})
+
+
+def test_of_a_place_with_two_types_a_head_has_the_one_that_its_triplet_names() -> None:
+    backbone: Any = make_network("dual_dec", mixture=None).backbone
+    entities = [Entity(0, 1, 0), Entity(0, 1, 1), Entity(2, 3, 1)]
+    targets = backbone.prepare(np.array([3]), [Extraction(entities, [Triplet(1, 2, 0)])], np.random.default_rng(0))
+    assert targets.head_type.tolist() == [1] and targets.head_begin.tolist() == [[2, 0, 0]]

@@ -230,10 +230,12 @@ def head_first(extraction: Extraction, head: int, tail: int, label: int) -> tupl
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"match": "all"}, "backbone_settings.match is 'all'"),
-        ({"pair_width": 0}, "backbone_settings.pair_width is 0"),
-        ({"relations_at_once": 1.5}, "backbone_settings.relations_at_once is 1.5"),
-        ({"region_weight": -1}, "backbone_settings.region_weight is -1"),
+        ({"match": "all"}, "backbone_settings.match is 'all'; expected both or either"),
+        ({"pair_width": 0}, "backbone_settings.pair_width is 0; expected a whole number of at least 1"),
+        ({"relations_at_once": 1.5}, "backbone_settings.relations_at_once is 1.5; expected a whole number"),
+        ({"region_weight": -1}, "backbone_settings.region_weight is -1; expected 0 or more"),
+        ({"region_weight": "1"}, "backbone_settings.region_weight is '1'; expected 0 or more"),
+        ({"region_weight": float("inf")}, "backbone_settings.region_weight is inf; expected 0 or more"),
     ],
 )
 def test_wrong_settings(options: dict, message: str) -> None:

@@ -518,6 +518,11 @@ def test_symmetric_labels_of_its_own(trained: Language) -> None:
     assert pipe.symmetric == ("works for", "lives in")
     found = [r["head_pos"] < r["tail_pos"] for doc in trained.pipe(texts_of(trained)) for r in doc._.relations]
     assert found and all(found)
+    schema = pipe.bundle.network.schema
+    pipe.bundle.network.schema = replace(schema, symmetric=("works for",))
+    for said, expected in (({}, ("works for",)), ({"symmetric": False}, ()), ({"symmetric": True}, ("works for",))):
+        pipe.set_labels({"works for": said, "lives in": {"symmetric": False}})
+        assert pipe.symmetric == expected, "where nothing is said it is as in training"
 
 
 def test_it_is_saved_with_its_labels(trained: Language, tmp_path: Path) -> None:

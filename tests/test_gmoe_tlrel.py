@@ -148,9 +148,10 @@ def test_the_loss_is_that_of_words_and_pairs() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": 0}, "backbone_settings.rank is 0"),
-        ({"branch_width": 0}, "backbone_settings.branch_width is 0"),
-        ({"positive_weight": 0}, "backbone_settings.positive_weight is 0"),
+        ({"rank": 0}, "backbone_settings.rank is 0; expected a whole number of at least 1"),
+        ({"branch_width": 0}, "backbone_settings.branch_width is 0; expected a whole number of at least 1"),
+        ({"positive_weight": 0}, "backbone_settings.positive_weight is 0; expected more than 0"),
+        ({"positive_weight": True}, "backbone_settings.positive_weight is True; expected more than 0"),
     ],
 )
 def test_wrong_settings(options: dict, message: str) -> None:

@@ -110,7 +110,8 @@ def load_sentence_encoder(
         ) from error
     pieces = WordPieces.from_pretrained(source, revision, [LABEL_MARKER] if prompts else ())
     if prompts:
-        pretrained.resize_token_embeddings(len(pieces), mean_resizing=False)
+        rows = max(len(pieces), pretrained.config.vocab_size)  # ids may have gaps
+        pretrained.resize_token_embeddings(rows, mean_resizing=False)
     config = portable(pretrained.config.to_diff_dict())
     network = SentenceEncoder(config, pieces, mixed_precision=mixed_precision)
     network.encoder.load_state_dict(pretrained.state_dict())

@@ -5,7 +5,7 @@
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -18,7 +18,7 @@ from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from thinc.api import Config, Model, Optimizer
 
-from ..labels import LabelsInput, is_probability, is_whole_number, parse_labels, plain_labels
+from ..labels import LabelsInput, RelationLabel, is_probability, is_whole_number, parse_labels, plain_labels
 from ..relations import Relation, make_relation, require_extensions, sort_relations
 from ..saved_pipe import SavedPipe
 from ..saved_settings import SavedSettings
@@ -218,8 +218,8 @@ class GMoERTE(SavedPipe):
     def set_labels(self, labels: LabelsInput | None) -> None:
         """Look for other labels, or with None for those of the training.
 
-        They are names, or by name ``{"symmetric": true}`` or nothing. Raises ``ValueError`` for another backbone than
-        one that is told what to look for.
+        They are names, or by name ``{"symmetric": true}``, ``{"symmetric": false}`` or nothing: then as in training.
+        Raises ``ValueError`` for another backbone than one that is told what to look for.
         """
         self._labels = None if labels is None else _checked_wanted(labels)
         if self._shim.loaded:
@@ -259,7 +259,8 @@ class GMoERTE(SavedPipe):
         if of_doc is None and self._labels is None:
             return schema
         labels = self._labels or {} if of_doc is None else _labels_of(of_doc)
-        symmetric = tuple(name for name, is_symmetric in labels.items() if is_symmetric or name in schema.symmetric)
+        known = schema.symmetric
+        symmetric = tuple(name for name, said in labels.items() if (name in known if said is None else said))
         return replace(schema, relations=tuple(labels), symmetric=symmetric)
 
     def _check_labels(self) -> None:
@@ -453,11 +454,11 @@ class GMoERTE(SavedPipe):
                 "%s: %d of %d entities are wider than model.backbone_settings.max_span, which is %d; they cannot be "
                 "found.", self.name, widths[True], widths.total(), widest
             )  # fmt: skip
-        if shorter and not backbone.overlaps:
+        if shorter and backbone.loses:
             logger.warning(
                 "%s: %d of %d entities overlap longer ones, and %d of %d relations need one of these; the backbone %r "
-                "cannot find them.", self.name, shorter, widths.total(), overlapping[True], overlapping.total(),
-                self._codec_settings()["backbone"]
+                "finds no %s.", self.name, shorter, widths.total(), overlapping[True], overlapping.total(),
+                self._codec_settings()["backbone"], backbone.loses
             )  # fmt: skip
         if self.by_sentence and nlp is not None and not has_sentences and (setters := _sentence_setters(nlp)):
             logger.warning(
@@ -541,7 +542,7 @@ class GMoERTE(SavedPipe):
     def _settings(self) -> dict[str, Any]:
         settings = {name: getattr(self, name) for name in SETTINGS}
         wanted = self._labels
-        labels = None if wanted is None else {name: {"symmetric": symmetric} for name, symmetric in wanted.items()}
+        labels = None if wanted is None else {name: {"symmetric": said} for name, said in wanted.items()}
         return {**settings, "labels": labels}
 
     def _restore(self, settings: dict[str, Any]) -> None:
@@ -571,20 +572,28 @@ def _without_overlap(spans: Sequence[Span], probabilities: Sequence[float], take
     return kept
 
 
-def _checked_wanted(labels: Any) -> dict[str, bool]:
-    """Labels to look for, and whether each is symmetric: all that can be said of them here."""
+def _checked_wanted(labels: Any) -> dict[str, bool | None]:
+    """Labels to look for, and whether each is symmetric, which is all that can be said of them here; None if it is not.
+
+    Where nothing is said, those are symmetric that were in training.
+    """
     parsed = parse_labels(labels)
     for name, options in plain_labels(parsed).items():
         if more := set(options) - {"symmetric"}:
             raise ValueError(f"labels[{name!r}] has {min(more)!r}; expected no option but 'symmetric' here.")
-    return {label.name: label.symmetric for label in parsed}
+    return _symmetry_of(labels, parsed)
 
 
-def _labels_of(labels: Any) -> dict[str, bool]:
+def _labels_of(labels: Any) -> dict[str, bool | None]:
     """The same of ``doc._.relation_labels``, whose other options are for other components."""
     if isinstance(labels, (set, frozenset)):
         raise ValueError("doc._.relation_labels is a set, which cannot be saved; expected a list or a dict.")
-    return {label.name: label.symmetric for label in parse_labels(labels, where="doc._.relation_labels")}
+    return _symmetry_of(labels, parse_labels(labels, where="doc._.relation_labels"))
+
+
+def _symmetry_of(labels: Any, parsed: Iterable[RelationLabel]) -> dict[str, bool | None]:
+    options = labels if isinstance(labels, Mapping) else {}
+    return {label.name: (options.get(label.name) or {}).get("symmetric") for label in parsed}
 
 
 def _checked_labels(labels: Any) -> dict[str, list[str]]:

@@ -27,11 +27,12 @@ def draw_prompts(
 ) -> tuple[list[list[str]], list[Extraction]]:
     """The labels that each sentence is learnt with, and the gold whose labels are places in these.
 
-    A sentence's own labels, and others of the batch, from none to ``negatives`` for each of its triplets, in random
-    order; at most ``at_once``. Where it has no labels, and with the probability ``absent`` where it has, only others,
-    from one to ``at_once``: so most rounds are where there are more labels than one prompt holds. What holds of labels
-    that are left out is left out. Symmetric relations have the argument that is first in the text as head. Source:
-    Re-Cent, which has none absent.
+    A sentence's own labels, and others, from none to ``negatives`` for each of its triplets, in random order; at most
+    ``at_once``. The others are the batch's, and where it has too few, any of the schema's. Where it has no labels, and
+    with the probability ``absent`` where it has, only others, from one to ``at_once``: so most rounds are where there
+    are more labels than one prompt holds. What holds of labels that are left out is left out. Symmetric relations have
+    the argument that is first in the text as head. Source: Re-Cent, which has none absent, and others of the batch
+    only.
     """
     own = [sorted({triplet.label for triplet in extraction.triplets}) for extraction in gold]
     seen = {label for labels in own for label in labels}
@@ -69,7 +70,7 @@ def with_labels(
 def join_prompts(parts: Iterable[tuple[Sequence[str], Extraction]], schema: Schema) -> Extraction:
     """What was found of a sentence with the labels of each round, as one; labels become places in ``schema``.
 
-    An entity that is found twice has the type of the better one.
+    An entity that is found twice has the type of the better one. Arguments of different rounds may overlap.
     """
     found: list[tuple[SpanTriplet, float]] = []
     entities: dict[tuple[int, int], Entity] = {}

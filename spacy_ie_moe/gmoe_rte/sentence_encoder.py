@@ -138,10 +138,10 @@ class SentenceEncoder(nn.Module):
         read = [[(self.marker, *pieces[label]) for label in labels] for labels in prompts]
         for labels, prompt in zip(prompts, read, strict=True):
             if (size := sum(map(len, prompt))) > self.limit // 2:
+                fewer = ", or a lower backbone_settings.labels_at_once" if len(labels) > 1 else ""
                 raise ValueError(
                     f"the {len(labels)} labels from {labels[0]!r} on have {size} pieces; expected at most "
-                    f"{self.limit // 2}, so that there is room for the words: shorter labels, or a lower "
-                    "backbone_settings.labels_at_once."
+                    f"{self.limit // 2}, so that there is room for the words: shorter labels{fewer}."
                 )
         return read
 

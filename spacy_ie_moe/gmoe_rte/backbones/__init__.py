@@ -35,8 +35,8 @@ class Backbone(Protocol):
     """The streams that it needs."""
     max_span: int
     """Words of the widest entity that it can find."""
-    overlaps: bool
-    """Whether it can find entities that overlap."""
+    loses: str
+    """What it does not find of what overlaps, as in "it finds no ..."; empty if it loses nothing."""
 
     def prepare(self, lengths: np.ndarray, gold: Sequence[Extraction], rng: np.random.Generator) -> Any:
         """What to learn from a batch of sentences [B], drawn once for the backbone and its experts."""
@@ -67,8 +67,8 @@ BACKBONES: dict[str, type[Any]] = {
 
 def complete(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """``settings`` of the backbone ``name`` and, of those that are not in it, the defaults."""
-    parameters = signature(BACKBONES[name]).parameters.values()
-    defaults = {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+    _, _, *parameters = signature(BACKBONES[name]).parameters.values()  # behind width and schema
+    defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
     return {**defaults, **settings}
 
 
@@ -76,7 +76,10 @@ def make_backbone(name: str, width: int, schema: Schema, settings: Mapping[str, 
     """The backbone ``name`` for vectors of ``width``. Raises ``ValueError`` for unknown names and settings."""
     if name not in BACKBONES:
         raise ValueError(f"backbone is {name!r}; expected one of {', '.join(BACKBONES)}.")
+    _, _, *known = signature(BACKBONES[name]).parameters
     try:
-        return BACKBONES[name](width, schema, **settings)
+        signature(BACKBONES[name]).bind(width, schema, **settings)
     except TypeError as error:
-        raise ValueError(f"backbone_settings of {name!r} are {dict(settings)!r}: {error}.") from None
+        expected = f"expected {', '.join(known) or 'none'}"
+        raise ValueError(f"backbone_settings of {name!r} are {dict(settings)!r}: {error}; {expected}.") from None
+    return BACKBONES[name](width, schema, **settings)

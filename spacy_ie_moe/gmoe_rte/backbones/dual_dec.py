@@ -6,7 +6,8 @@ What differs from the published Dual-Dec: it reads words without tokens between 
 two ends in training too, as it is in prediction; the head whose tails are learnt is drawn anew every time; relations,
 and their heads, are decoded together instead of one by one, which finds the same; embeddings of relations start at
 random, and scores low; distances from a head beyond 150 words are one (published: 600); a triplet's probability is the
-least of its relation's and its tags'. Pairs of which a relation holds that is not annotated are learnt as if none did.
+least of its relation's and its tags', so that a threshold leaves out tags too. Pairs of which a relation holds that is
+not annotated are learnt as if none did.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...labels import is_whole_number
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
+from .settings import check_shares, check_whole
 from .sinet import PRIOR
 from .triplets import SpanTriplet, gold_triplets, to_extraction
 
@@ -68,7 +69,7 @@ class DualDec(nn.Module):
 
     reads = (TRIPLETS,)
     max_span = sys.maxsize
-    overlaps = True
+    loses = "heads of one relation, nor tails of one head, that overlap"
 
     def __init__(
         self,
@@ -82,9 +83,8 @@ class DualDec(nn.Module):
     ) -> None:
         super().__init__()
         hidden = max(1, width // 2) if hidden is None else hidden
-        for name, value in (("hidden", hidden), ("label_width", label_width), ("place_width", place_width)):
-            if not is_whole_number(value, 1):
-                raise ValueError(f"backbone_settings.{name} is {value!r}; expected a whole number of at least 1.")
+        check_whole(1, hidden=hidden, label_width=label_width, place_width=place_width)
+        check_shares(dropout=dropout)
         self.schema = schema
         self._sizes = (width, hidden, label_width, place_width, dropout)
         self.relations: Any = self.make_expert("relations")
@@ -103,7 +103,9 @@ class DualDec(nn.Module):
         rows: list[tuple[Any, ...]] = []
         size = int(lengths.max(initial=0))
         for sentence, extraction in enumerate(gold):
-            types = {entity[:2]: entity.type for entity in reversed(extraction.entities)}
+            # Of a place with several entities, the type of the one that a triplet names.
+            named = [extraction.entities[row] for triplet in extraction.triplets for row in triplet[:2]]
+            types = {entity[:2]: entity.type for entity in (*reversed(extraction.entities), *reversed(named))}
             by_label: dict[int, dict[Any, list[Any]]] = {}
             for head, tail, label in gold_triplets(extraction, self.schema):
                 by_label.setdefault(label, {}).setdefault(head, []).append(tail)
@@ -127,9 +129,9 @@ class DualDec(nn.Module):
         found: list[list[tuple[SpanTriplet, float]]] = [[] for _ in features.lengths]
         entities: list[dict[tuple[int, int, int], float]] = [{} for _ in features.lengths]
         scores = self.relations(features).sigmoid()
-        scores = scores * torch.from_numpy(features.lengths > 0).to(scores)[:, None]
-        sentence, relation = (index.cpu().numpy() for index in (scores >= threshold).nonzero(as_tuple=True))
-        probability = scores[scores >= threshold].cpu().numpy()
+        chosen = (scores >= threshold) & torch.from_numpy(features.lengths > 0).to(scores.device)[:, None]
+        sentence, relation = (index.cpu().numpy() for index in chosen.nonzero(as_tuple=True))
+        probability = scores[chosen].cpu().numpy()
         heads = self.entities.find_heads(features, sentence, relation)
         heads = heads.select(np.minimum(probability[heads.row], heads.score) >= threshold)
         row = heads.row

@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...labels import is_whole_number
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
 from .linear import PairFeatures, in_parts
+from .settings import check_shares, check_weight, check_whole
 from .sinet import PRIOR
 from .triplets import SpanTriplet, best_arguments, gold_triplets, to_extraction
 from .vertices import BEGIN_BEGIN, BEGIN_END, CORNERS, END_BEGIN, END_END, Cells, match_corners
@@ -73,7 +73,7 @@ class OdRte(nn.Module):
 
     reads = (TRIPLETS,)
     max_span = sys.maxsize
-    overlaps = True
+    loses = "triplets of one relation of which both arguments overlap"
 
     def __init__(
         self,
@@ -88,11 +88,9 @@ class OdRte(nn.Module):
     ) -> None:
         super().__init__()
         pair_width = 3 * width if pair_width is None else pair_width
-        for name, value in (("pair_width", pair_width), ("relations_at_once", relations_at_once)):
-            if not is_whole_number(value, 1):
-                raise ValueError(f"backbone_settings.{name} is {value!r}; expected a whole number of at least 1.")
-        if not region_weight >= 0:
-            raise ValueError(f"backbone_settings.region_weight is {region_weight!r}; expected 0 or more.")
+        check_whole(1, pair_width=pair_width, relations_at_once=relations_at_once)
+        check_shares(dropout=dropout)
+        check_weight("region_weight", region_weight, zero=True)
         if match not in MATCHES:
             raise ValueError(f"backbone_settings.match is {match!r}; expected {' or '.join(MATCHES)}.")
         self.width = width

@@ -24,12 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...labels import is_probability, is_whole_number
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
 from .linear import PairFeatures, SplitLinear
 from .sampling import all_spans
+from .settings import check_shares, check_whole
 from .triplets import Span, SpanTriplet, best_arguments, to_extraction
 
 PAIRS_AT_ONCE = 8192
@@ -88,7 +88,7 @@ class ReCent(nn.Module):
     """
 
     reads = (TRIPLETS,)
-    overlaps = True
+    loses = "subjects that overlap, nor objects"
 
     def __init__(
         self,
@@ -105,20 +105,9 @@ class ReCent(nn.Module):
         absent_labels: float = 0.2,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("max_span", max_span, 1),
-            ("expansion", expansion, 1),
-            ("labels_at_once", labels_at_once, 1),
-            ("candidates", candidates, 0),
-            ("negative_labels", negative_labels, 0),
-        ):
-            if not is_whole_number(value, least):
-                raise ValueError(
-                    f"backbone_settings.{name} is {value!r}; expected a whole number of at least {least}."
-                )
-        for name, share in (("span_threshold", span_threshold), ("absent_labels", absent_labels)):
-            if not is_probability(share):
-                raise ValueError(f"backbone_settings.{name} is {share!r}; expected a number from 0 to 1.")
+        check_whole(1, max_span=max_span, expansion=expansion, labels_at_once=labels_at_once)
+        check_whole(0, candidates=candidates, negative_labels=negative_labels)
+        check_shares(dropout=dropout, span_threshold=span_threshold, absent_labels=absent_labels)
         self.max_span = max_span
         self.candidates = candidates
         self.span_threshold = span_threshold

@@ -26,6 +26,7 @@ from ..pooling import RangeMax
 from ..schema import Schema
 from .linear import SplitLinear
 from .sampling import Sampler, SpanTargets, all_spans
+from .settings import check_shares, check_whole
 
 SIZES = 100
 """Span widths that have an embedding of their own; wider spans share the last."""
@@ -49,7 +50,7 @@ class Sinet(nn.Module):
     training.
     """
 
-    overlaps = True
+    loses = ""
 
     def __init__(
         self,
@@ -69,16 +70,9 @@ class Sinet(nn.Module):
         super().__init__()
         if streams not in ("triplets", "experts"):
             raise ValueError(f"backbone_settings.streams is {streams!r}; expected 'triplets' or 'experts'.")
-        for name, value, least in (
-            ("max_span", max_span, 1),
-            ("size_width", size_width, 1),
-            ("negative_spans", negative_spans, 0),
-            ("negative_pairs", negative_pairs, 0),
-        ):
-            if not is_whole_number(value, least):
-                raise ValueError(
-                    f"backbone_settings.{name} is {value!r}; expected a whole number of at least {least}."
-                )
+        check_whole(1, max_span=max_span, size_width=size_width)
+        check_whole(0, negative_spans=negative_spans, negative_pairs=negative_pairs)
+        check_shares(dropout=dropout, attention_dropout=attention_dropout)
         self.reads = (TRIPLETS,) if streams == "triplets" else ("entities", "relations", TRIPLETS)
         self.schema = schema
         self.max_span = max_span

@@ -12,7 +12,7 @@ an even chance.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...labels import is_whole_number
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
 from .crf import Crf
 from .linear import in_parts
+from .settings import check_shares, check_weight, check_whole
 from .triplets import SpanTriplet, gold_triplets, to_extraction
 
 LOGITS_AT_ONCE = 2**22
@@ -56,7 +56,7 @@ class TlRel(nn.Module):
 
     reads = (TRIPLETS,)
     max_span = sys.maxsize
-    overlaps = False
+    loses = "entities that overlap"
 
     def __init__(
         self,
@@ -70,11 +70,9 @@ class TlRel(nn.Module):
         positive_weight: float = 10.0,
     ) -> None:
         super().__init__()
-        for name, value in (("branch_width", branch_width), ("query_width", query_width), ("rank", rank)):
-            if not is_whole_number(value, 1):
-                raise ValueError(f"backbone_settings.{name} is {value!r}; expected a whole number of at least 1.")
-        if not positive_weight > 0:
-            raise ValueError(f"backbone_settings.positive_weight is {positive_weight!r}; expected more than 0.")
+        check_whole(1, branch_width=branch_width, query_width=query_width, rank=rank)
+        check_shares(dropout=dropout)
+        check_weight("positive_weight", positive_weight, zero=False)
         self.schema = schema
         self._sizes = (width, branch_width, query_width, rank, dropout, positive_weight)
         self.entities: Any = self.make_expert("entities")
@@ -131,12 +129,14 @@ class TlRel(nn.Module):
             if len(spans) < 2:
                 extractions.append(Extraction(entities))
                 continue
-            scores = self.relations.between(query, key, spans).sigmoid()
-            rows = (scores >= threshold).nonzero()
-            triplets = [
-                (SpanTriplet(entities[head][:2], entities[tail][:2], label), score)
-                for (head, tail, label), score in zip(rows.tolist(), scores[tuple(rows.T)].tolist(), strict=True)
-            ]
+            triplets = []
+            for first, logits in self.relations.between(query, key, spans):
+                scores = logits.sigmoid()
+                rows = (scores >= threshold).nonzero()
+                triplets += [
+                    (SpanTriplet(entities[first + head][:2], entities[tail][:2], label), score)
+                    for (head, tail, label), score in zip(rows.tolist(), scores[tuple(rows.T)].tolist(), strict=True)
+                ]
             extractions.append(to_extraction(triplets, entities, self.schema))
         return extractions
 
@@ -161,8 +161,9 @@ class EntityTagger(nn.Module):
         return self.crf(emissions[has_words], tags[has_words], mask[has_words]).mean()
 
     def find(self, features: Features) -> list[list[Entity]]:
-        """The entities of the most probable tags; the score is the least probability of its words' tags.
+        """The entities of the most probable tags.
 
+        An entity's score is the least share of the tags of its words by emissions alone, without transitions.
         An inside of a type that follows nothing of this type begins an entity.
         """
         emissions, mask = self._emissions(features)
@@ -246,10 +247,11 @@ class RelationTensor(nn.Module):
             reduction="sum",
         )
 
-    def between(self, query: Tensor, key: Tensor, spans: np.ndarray) -> Tensor:
-        """The mean logits [E, E, R] over the words of each pair of spans [E, 2] of a sentence.
+    def between(self, query: Tensor, key: Tensor, spans: np.ndarray) -> Iterator[tuple[int, Tensor]]:
+        """The mean logits over the words of each pair of spans [E, 2] of a sentence, of some heads at a time.
 
-        S is linear in q and in k, so the mean over a rectangle is S of the means of its sides.
+        Yields the first head's row and the logits [H, E, R] of H heads. S is linear in q and in k, so the mean over a
+        rectangle is S of the means of its sides.
         """
         bounds = torch.from_numpy(spans).to(query.device)
         sizes = (bounds[:, 1] - bounds[:, 0])[:, None]
@@ -257,7 +259,9 @@ class RelationTensor(nn.Module):
         for rows in (query, key):
             sums = F.pad(rows.double().cumsum(0), (0, 0, 1, 0))
             sides.append(((sums[bounds[:, 1]] - sums[bounds[:, 0]]) / sizes).to(rows.dtype)[None])
-        return self(*sides)[0]
+        at_once = max(1, LOGITS_AT_ONCE // (len(spans) * len(self.relations)))
+        for first in range(0, len(spans), at_once):
+            yield first, self(sides[0][:, first : first + at_once], sides[1])[0]
 
 
 def begin(type_: int) -> int:
