@@ -10,6 +10,7 @@ from spacy.tokens import Doc, DocBin
 
 from benchmarks.backbone_oracle import DECODERS, main
 from spacy_ie_moe.cli.convert import convert
+from spacy_ie_moe.corpora.location import find_data
 from spacy_ie_moe.relations import make_relation
 
 SAMPLE = Path(__file__).parents[1] / "assets/rte/smoke_triples.json"
@@ -46,3 +47,24 @@ def test_what_each_cannot_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str
     found = ceilings(tmp_path / "doc.spacy", capsys)
     assert {name for name, (_, recall) in found.items() if recall == 100} == {"sinet"}
     assert all(recall == 50 for name, (_, recall) in found.items() if name != "sinet")
+
+
+CEILINGS = {
+    "sinet": (100.0, 99.5),
+    "dual_dec": (100.0, 99.8),
+    "tlrel": (99.7, 97.8),
+    "od_rte, both": (100.0, 99.7),
+    "od_rte, either": (100.0, 99.8),
+    "re_cent": (100.0, 97.3),
+}
+"""The least precision and recall on WebNLG's val_triples.json, which is F1 99.9 for OD-RTE and 98.7 for TLRel."""
+
+
+def test_ceilings_on_webnlg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        find_data("webnlg")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    convert("string-triples", Path("webnlg/exact/val_triples.json"), tmp_path / "val.spacy")
+    found = ceilings(tmp_path / "val.spacy", capsys)
+    assert {name: tuple(map(min, least, found[name])) for name, least in CEILINGS.items()} == CEILINGS
