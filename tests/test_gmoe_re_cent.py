@@ -74,6 +74,9 @@ class Literal:
     def logits(self, vector: Tensor, bias: Tensor) -> Tensor:
         return torch.stack([vector @ label + bias for label in self.labels])
 
+    def types(self, layer: torch.nn.Linear, span: Span) -> Tensor:
+        return F.linear(torch.cat([self.subject[span], self.object[span]]), layer.weight, layer.bias)
+
 
 def bce(logit: Tensor, gold: bool) -> Tensor:
     return F.binary_cross_entropy_with_logits(logit, torch.tensor(float(gold)))
@@ -99,13 +102,19 @@ def literal_loss(backbone: ReCent, features: Features, gold: Extraction) -> Tens
         logits = sentence.logits(pair_vector(backbone.pairs.join, one, other), backbone.pairs.bias[0])
         for label, logit in enumerate(logits):
             total = total + bce(logit, (head, tail, label) in triplets) / 2
+    if backbone.types is not None:
+        for entity in gold.entities:
+            logits = sentence.types(backbone.types, entity[:2])
+            total = total + F.cross_entropy(logits, torch.tensor(entity.type))
     return total
 
 
-def test_the_loss_is_the_written_out_one() -> None:
-    network = make_finder("re_cent", UNTYPED, mixture=None, candidates=2)
+@pytest.mark.parametrize("schema", [UNTYPED, SCHEMA], ids=["untyped", "typed"])
+def test_the_loss_is_the_written_out_one(schema: Schema) -> None:
+    network = make_finder("re_cent", schema, mixture=None, candidates=2)
     lengths = (6, 8, 5)
-    features, gold = make_features(lengths, "re_cent"), gold_of(lengths, UNTYPED)
+    features, gold = make_features(lengths, "re_cent"), gold_of(lengths, schema)
+    assert all(entity.end - entity.start <= SPAN_LIMIT for one in gold for entity in one.entities)
     assert sum(len(extraction.triplets) for extraction in gold) > 2
     expected = [
         literal_loss(network.backbone, *pair) for pair in zip(one_by_one(features), gold, strict=True)
@@ -159,9 +168,10 @@ def test_the_scores_of_an_untrained_network_differ_but_little(width: int, size: 
         assert 0.03 < scores.std(0).mean() < 0.5
 
 
+@pytest.mark.parametrize("schema", [UNTYPED, SCHEMA], ids=["untyped", "typed"])
 @torch.inference_mode()
-def test_scores_are_those_of_loops() -> None:
-    network = make_finder("re_cent", UNTYPED, mixture=None)
+def test_scores_and_types_are_those_of_loops(schema: Schema) -> None:
+    network = make_finder("re_cent", schema, mixture=None)
     features = make_features(LENGTHS, "re_cent")
     for part, extraction in zip(one_by_one(features), network.predict(features, 0.43), strict=True):
         spans = [entity[:2] for entity in extraction.entities]
@@ -169,6 +179,10 @@ def test_scores_are_those_of_loops() -> None:
         expected = re_cent_scores(network.backbone, part, 0.43)
         assert triplets == pytest.approx(expected, abs=1e-5)
         assert {*spans} == {span for head, tail, _ in expected for span in (head, tail)}
+        if network.backbone.types is not None:
+            sentence = Literal(network.backbone.roles, part)
+            types = [int(sentence.types(network.backbone.types, span).argmax()) for span in spans]
+            assert types == [entity.type for entity in extraction.entities]
 
 
 @given(st.lists(st.lists(st.sampled_from([0.0, 0.3, 0.5, 0.7, 0.9]), min_size=2, max_size=2), min_size=9, max_size=9))
