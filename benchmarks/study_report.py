@@ -110,7 +110,7 @@ LAST_STEP = "; what was trained is scored after its last step"
 BUDGET = """
 - In all trainings, besides what their configs say: {settings}."""
 BASELINE = """
-*Δ*: the mean less that of {name}, and on how many of the seeds that both have the score is above it."""
+*Δ*: the mean less that of {name}, of the seeds that both have, and on how many of them the score is above it."""
 ALONE = "the same backbone alone"
 PAPER = """
 The paper's numbers are copied from it. Its encoder is larger, and its SINET is the published one, from which

@@ -81,11 +81,12 @@ class Row:
         return [str(self.summary(field)) for field in fields]
 
     def difference(self, baseline: Row, field: str) -> Difference:
-        """A field compared with the baseline's."""
+        """A field compared with the baseline's, on the seeds that both have, or if there are none on all."""
         mine, theirs = (dict(zip(row.values("seed"), row.values(field), strict=True)) for row in (self, baseline))
         common = mine.keys() & theirs.keys()
         above = sum(mine[seed] > theirs[seed] for seed in common)
-        return Difference(mean(mine.values()) - mean(theirs.values()), above, len(common))
+        both = [mean(values[seed] for seed in common or values) for values in (mine, theirs)]
+        return Difference(both[0] - both[1], above, len(common))
 
     def curve(self, level: str) -> list[Point]:
         """The learning curve, of the last score within each epoch."""

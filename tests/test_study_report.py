@@ -98,21 +98,21 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_means_deviations_and_differences(tmp_path: Path) -> None:
     runs = [make_run("SINET", seed, test=test) for seed, test in enumerate((0.40, 0.42, 0.44))]
-    runs += [make_run("SINET + RTE-GMoE", seed, test=test) for seed, test in ((0, 0.45), (1, 0.41), (5, 0.46))]
+    runs += [make_run("SINET + RTE-GMoE", seed, test=test) for seed, test in ((0, 0.45), (1, 0.41), (5, 0.49))]
     save(tmp_path, *runs)
     page, results = report(tmp_path)
     # 0.40, 0.42, 0.44: squared deviations 0.0004 + 0 + 0.0004, over n - 1 = 2: 0.02 squared
     assert cells(page, "F1 on test", "SINET") == [
         *("SINET", "0, 1, 2", "62.00 ± 2.00", "52.00 ± 2.00", "42.00 ± 2.00", "–", "–", "–", "0.3–0.5")
     ]
-    # 0.45, 0.41, 0.46: mean 0.44, squared deviations 0.0001 + 0.0009 + 0.0004, over 2: 0.0007, root 0.026458;
-    # of the common seeds 0 and 1, it is above in seed 0
+    # 0.45, 0.41, 0.49: mean 0.45, squared deviations 0 + 0.0016 + 0.0016, over 2: 0.04 squared;
+    # of the common seeds 0 and 1 the means are 0.43 and 0.41, and it is above in seed 0
     assert cells(page, "F1 on test", "SINET . RTE-GMoE")[2:8] == [
-        *("64.00 ± 2.65", "54.00 ± 2.65", "44.00 ± 2.65", "+2.00 (1 of 2)", "+2.00 (1 of 2)", "+2.00 (1 of 2)")
+        *("65.00 ± 4.00", "55.00 ± 4.00", "45.00 ± 4.00", "+2.00 (1 of 2)", "+2.00 (1 of 2)", "+2.00 (1 of 2)")
     ]
     assert cells(page, "F1 on dev", "SINET . RTE-GMoE")[2] == "50.00 ± 0.00"
     assert cells(page, "Precision", "SINET")[1:3] == ["62.00 ± 2.00", "31.00 ± 1.00"]
-    assert cells(page, "Labels on test: SINET + RTE-GMoE", "Task") == ["Task", "Ent", "44.00", "22.00", "44.00", "7"]
+    assert cells(page, "Labels on test: SINET + RTE-GMoE", "Task") == ["Task", "Ent", "45.00", "22.50", "45.00", "7"]
     assert cells(page, "Cost", "SINET")[1:] == ["61", "26,000,000", "100–102"]
     assert "*Δ*: the mean less that of SINET" in page and "## Weights" not in page
     first, second = results["rows"]
