@@ -16,7 +16,7 @@ import typer
 from spacy_ie_moe.cli import app
 
 from . import document_relations
-from .rte_workflow import root
+from .rte_workflow import is_smoke, root
 
 
 class Source(NamedTuple):
@@ -51,9 +51,7 @@ def main(
     limit: Annotated[int, typer.Option(help="Documents to report on, and to choose thresholds on; 0 for all.")] = 0,
 ) -> None:
     """Convert, evaluate, and write the page."""
-    if smoke not in ("true", "false"):
-        raise typer.BadParameter(f"--smoke is {smoke!r}; expected true or false.")
-    small = smoke == "true"
+    small = is_smoke(smoke)
     source = SAMPLE if small else DATA
     corpora = root("corpus", small) / "redocred"
     facts = corpora / "facts.jsonl"

@@ -76,9 +76,7 @@ def main(
     gpu_id: Annotated[int, typer.Option(help="GPU to train on; -1 for the CPU.")] = -1,
 ) -> None:
     """Run one step."""
-    if smoke not in ("true", "false"):
-        raise typer.BadParameter(f"--smoke is {smoke!r}; expected true or false.")
-    small = smoke == "true"
+    small = is_smoke(smoke)
     options = {
         "seeds": seeds,
         "encoder": str(SMOKE_ENCODER) if small else encoder or None,
@@ -93,24 +91,32 @@ def main(
     if name != "zero_shot":
         run_strings(step, name, small, test or "val_triples.json", options)
         return
-    sizes = ["m2"] if small else [*(f"m{size}" for size in SIZES), "wiki"]
     try:
-        draws = read_seeds(splits or "0", "--splits")
+        run_zero_shot(step, small, read_seeds(splits or "0", "--splits"), options)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    parts = [f"{size}/{split}" for size in sizes for split in draws]
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def is_smoke(text: str) -> bool:
+    """The value of ``--smoke``, which is a text, as variables of a project are."""
+    if text not in ("true", "false"):
+        raise typer.BadParameter(f"--smoke is {text!r}; expected true or false.")
+    return text == "true"
+
+
+def run_zero_shot(step: str, smoke: bool, splits: Sequence[int], options: dict[str, Any]) -> None:
+    """A step of the draws of unseen relations."""
+    sizes = ["m2"] if smoke else [*(f"m{size}" for size in SIZES), "wiki"]
+    parts = [f"{size}/{split}" for size in sizes for split in splits]
     if step == "corpus":
-        convert_zero_shot(parts, small)
+        convert_zero_shot(parts, smoke)
     elif step == "train":
         study = json.loads(Path("assets/studies/zero_shot_rte.json").read_text("utf8"))
         for part in parts:
-            train(with_corpora(study, f"zero_shot_rte/{part}", small), f"zero_shot_rte/{part}", small, options)
+            train(with_corpora(study, f"zero_shot_rte/{part}", smoke), f"zero_shot_rte/{part}", smoke, options)
     else:
-        try:
-            write_page(root("training", small) / "zero_shot_rte", parts, root("results", small) / "zero_shot_rte")
-        except ValueError as error:
-            typer.echo(f"Error: {error}", err=True)
-            raise typer.Exit(1) from None
+        write_page(root("training", smoke) / "zero_shot_rte", parts, root("results", smoke) / "zero_shot_rte")
 
 
 def run_strings(step: str, name: str, smoke: bool, test: str, options: dict[str, Any]) -> None:
