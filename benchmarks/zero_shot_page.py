@@ -33,6 +33,8 @@ from its text. Of FewRel 64 relations are to be had, not all of their instances,
 triplets, so the columns of those rest on little. Wiki-ZSL is 4 relations of a development file."""
 
 MIXTURE = " + RTE-GMoE"
+READINGS = (("oracle", "multi"), ("threshold", "single"), ("threshold", "multi"), ("threshold", "all"))
+"""What has P, R and F1, in the order of the columns."""
 Row = dict[str, Any]
 
 
@@ -76,6 +78,8 @@ def make_page(rows: list[Row]) -> str:
             if variant in PAPER.get(part, {}):
                 cells = [f"{value:.1f}" for value in PAPER[part][variant]]
                 lines.append("| " + " | ".join([f"{variant}, paper", *cells, *["–"] * 13]) + " |")
+        lines += ["", "95 % intervals of the four F1, in their order, a bootstrap over the sentences of a run:", ""]
+        lines += map(_intervals, here)
     return "\n".join([*lines, ""])
 
 
@@ -103,7 +107,7 @@ def _line(variant: str, rows: list[Row], alone: list[Row]) -> str:
         return f"{mean(values):,.{digits}f}{spread}"
 
     cells = [cell(lambda row: row["test"]["oracle"]["single"])]
-    for reading, group in (("oracle", "multi"), ("threshold", "single"), ("threshold", "multi"), ("threshold", "all")):
+    for reading, group in READINGS:
         for ratio in ("precision", "recall", "f1"):
             cells.append(cell(lambda row, r=reading, g=group, q=ratio: row["test"][r][g][q]))  # type: ignore[misc]
     cells += [
@@ -113,6 +117,14 @@ def _line(variant: str, rows: list[Row], alone: list[Row]) -> str:
         cell(lambda row: row["test"]["per_second"], 1.0, 0),
     ]
     return "| " + " | ".join([variant, *cells]) + " |"
+
+
+def _intervals(row: Row) -> str:
+    cells = []
+    for reading, group in READINGS:
+        interval = row["test"][reading][group]["interval"]
+        cells.append("–" if interval is None else "{:.1f} to {:.1f}".format(*(100 * end for end in interval)))
+    return f"- {row['variant']}, draw {row['split']}, seed {row['seed']}: {', '.join(cells)}."
 
 
 def _gain(rows: list[Row], alone: list[Row]) -> str:

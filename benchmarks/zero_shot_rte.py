@@ -29,7 +29,7 @@ from spacy.tokens import Doc
 from benchmarks.study_scores import parameters_of
 from spacy_ie_moe.corpora.reader import read_docs
 from spacy_ie_moe.files import replacing
-from spacy_ie_moe.scoring import Counts, count_sets
+from spacy_ie_moe.scoring import Counts, bootstrap_f1, count_sets
 
 RE_CENT = 1.3 / 3
 """The published threshold, of the mean of three probabilities."""
@@ -65,17 +65,25 @@ class Answers:
         ]
         return sum(right) / len(right) if right else None
 
-    def counts(self, threshold: float) -> Counts:
-        """Right, found and wanted triplets, of scores of at least ``threshold``."""
-        total = Counts()
-        for gold, found in zip(self.gold, self.found, strict=True):
-            total += count_sets(gold, {triplet for triplet, score in found.items() if score >= threshold})
-        return total
+    def counts(self, threshold: float) -> list[Counts]:
+        """Right, found and wanted triplets of each sentence, of scores of at least ``threshold``."""
+        return [
+            count_sets(gold, {triplet for triplet, score in found.items() if score >= threshold})
+            for gold, found in zip(self.gold, self.found, strict=True)
+        ]
 
-    def ratios(self, threshold: float) -> dict[str, float | None]:
-        """P, R and F1 of scores of at least ``threshold``; None without sentences."""
+    def f1(self, threshold: float) -> float:
+        """Of all sentences, of scores of at least ``threshold``."""
+        return sum(self.counts(threshold), Counts()).f1
+
+    def ratios(self, threshold: float) -> dict[str, Any]:
+        """P, R, F1 and its interval, of scores of at least ``threshold``; None without sentences."""
+        if not self.gold:
+            return dict.fromkeys(("precision", "recall", "f1", "interval"))
         counts = self.counts(threshold)
-        return {name: getattr(counts, name) if self.gold else None for name in ("precision", "recall", "f1")}
+        total = sum(counts, Counts())
+        ratios = {name: getattr(total, name) for name in ("precision", "recall", "f1")}
+        return {**ratios, "interval": [*bootstrap_f1(counts)]}
 
 
 def triplets_of(doc: Doc) -> dict[Triplet, float]:
@@ -104,7 +112,7 @@ def ask(nlp: Language, docs: Sequence[Doc], labels: list[str]) -> Answers:
 
 def choose_threshold(answers: Answers) -> float:
     """That of the best F1 of all sentences; of equal ones the lowest."""
-    return max(THRESHOLDS, key=lambda threshold: (answers.counts(threshold).f1, -threshold))
+    return max(THRESHOLDS, key=lambda threshold: (answers.f1(threshold), -threshold))
 
 
 def score(answers: Answers, threshold: float) -> dict[str, Any]:

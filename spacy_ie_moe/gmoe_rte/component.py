@@ -341,9 +341,7 @@ class GMoERTE(SavedPipe):
             ]
             spans += here
             probabilities += [entity.score for entity in extraction.entities]
-        doc.spans[self.spans_key] = SpanGroup(
-            doc, name=self.spans_key, spans=spans, attrs={"scores": probabilities}
-        )
+        doc.spans[self.spans_key] = SpanGroup(doc, name=self.spans_key, spans=spans, attrs={"scores": probabilities})
         doc._.relations = sort_relations(relations)
         if self.set_ents:
             blocked = [token.i for token in doc if token.ent_iob == 3 and not token.ent_type]

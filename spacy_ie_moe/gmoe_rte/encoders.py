@@ -109,9 +109,7 @@ def _forward_transformer(model: Model, sentences: Sentences, is_train: bool) -> 
     window = next(output.model_output.last_hidden_state.shape[1:] for output, doc in filled if len(doc))
     read = [_DocumentPieces(ops, output, window) for output in outputs]
     bounds = list(zip(sentences.owner, sentences.start, sentences.end, strict=True))
-    parts = [
-        part for doc, start, end in bounds for part in (read[doc].sentence(start), read[doc].words[start:end])
-    ]
+    parts = [part for doc, start, end in bounds for part in (read[doc].sentence(start), read[doc].words[start:end])]
     rows = ops.xp.concatenate(parts)
 
     def backprop(d_rows: Floats2d) -> Any:

@@ -39,4 +39,3 @@ class RangeMax:
                 return maxima
             pooled = pooled.index_copy(0, torch.from_numpy(asked).to(rows.device), maxima)
         return pooled
-

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
+from .linear import PRIOR
 from .settings import check_shares, check_whole
-from .sinet import PRIOR
+from .tensors import tensor_like, tensors_like
 from .triplets import SpanTriplet, gold_triplets, to_extraction
 
 NEAR = 10
@@ -61,6 +62,12 @@ class CascadeTargets:
 
 class DualDec(nn.Module):
     """A relation decoder, and an entity decoder for each of the relations that it finds.
+
+    With u_r of a relation, z of the type of a head and v = (h_begin + h_end) / 2 of the head itself, the words t have
+    the tags W a_t of where heads begin, W b_t of where they end, W c_t and W e_t of where tails do:
+    a = BiLSTM([h_t; u_r]), b = BiLSTM([a_t; behind_t; u_r]), c = BiLSTM([h_t; v; u_r + z; place_t]) and
+    e = BiLSTM([c_t; v; u_r + z; place_t; behind_t]), where behind_t is of the distance to the last begin and place_t of
+    that to the head. l_rte is the cross-entropy of the sentences' relations and those of the four kinds of tags.
 
     width: d of the vectors. hidden: of each direction of the LSTMs; by default d / 2, as published. label_width:
     of embeddings of relations and types. place_width: of embeddings of distances. dropout: before and behind every
@@ -129,7 +136,7 @@ class DualDec(nn.Module):
         found: list[list[tuple[SpanTriplet, float]]] = [[] for _ in features.lengths]
         entities: list[dict[tuple[int, int, int], float]] = [{} for _ in features.lengths]
         scores = self.relations(features).sigmoid()
-        chosen = (scores >= threshold) & torch.from_numpy(features.lengths > 0).to(scores.device)[:, None]
+        chosen = (scores >= threshold) & tensor_like(features.lengths > 0, scores)[:, None]
         sentence, relation = (index.cpu().numpy() for index in chosen.nonzero(as_tuple=True))
         probability = scores[chosen].cpu().numpy()
         heads = self.entities.find_heads(features, sentence, relation)
@@ -170,7 +177,7 @@ class RelationDecoder(nn.Module):
     def loss(self, features: Features, targets: CascadeTargets) -> Tensor:
         """l_rel: mean binary cross-entropy of sentences and labels."""
         logits = self(features)
-        return F.binary_cross_entropy_with_logits(logits.float(), torch.from_numpy(targets.labels).to(logits.device))
+        return F.binary_cross_entropy_with_logits(logits.float(), tensor_like(targets.labels, logits))
 
 
 @dataclass(frozen=True)
@@ -214,10 +221,7 @@ class EntityDecoder(nn.Module):
         if not len(targets.sentence):
             return features.hidden.sum() * 0
         words, lengths = self._words(features, targets.sentence)
-        gold = [
-            torch.from_numpy(tags).to(words.device)
-            for tags in (targets.head_begin, targets.head_end, targets.tail_begin, targets.tail_end)
-        ]
+        gold = tensors_like((targets.head_begin, targets.head_end, targets.tail_begin, targets.tail_end), words)
         logits = (
             *self._heads(words, lengths, targets.relation, gold[0]),
             *self._tails(words, lengths, targets.relation, targets.head, targets.head_type, gold[2]),
@@ -249,7 +253,7 @@ class EntityDecoder(nn.Module):
         self, words: Tensor, lengths: Tensor, relation: np.ndarray, begin: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Logits [Q, L, 1 + types] of where heads begin and end. begin: [Q, L] gold tags; None: those found."""
-        label = self.of_relation(_tensor(relation, words))[:, None].expand(-1, words.shape[1], -1)
+        label = self.of_relation(tensor_like(relation, words))[:, None].expand(-1, words.shape[1], -1)
         states, begins = self.head_begin([words, label], lengths)
         behind = self.behind_head(distance_behind(begins.argmax(-1) if begin is None else begin))
         _, ends = self.head_end([states, behind, label], lengths)
@@ -265,9 +269,9 @@ class EntityDecoder(nn.Module):
         begin: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """The same for the tails of heads: spans [Q, 2] and types [Q]."""
-        rows, spans = torch.arange(len(words), device=words.device), _tensor(head, words)
+        rows, spans = torch.arange(len(words), device=words.device), tensor_like(head, words)
         own = (words[rows, spans[:, 0]] + words[rows, spans[:, 1] - 1]) / 2
-        label = self.of_relation(_tensor(relation, words)) + self.of_type(_tensor(head_type, words))
+        label = self.of_relation(tensor_like(relation, words)) + self.of_type(tensor_like(head_type, words))
         shared = torch.cat([own, label], -1)[:, None].expand(-1, words.shape[1], -1)
         place = self.from_head(distance_from(spans, words.shape[1]))
         states, begins = self.tail_begin([words, shared, place], lengths)
@@ -278,8 +282,8 @@ class EntityDecoder(nn.Module):
     def _words(self, features: Features, sentence: np.ndarray) -> tuple[Tensor, Tensor]:
         """The words [Q, L, d] of sentences [Q], and how many each has."""
         words = features.pad(features.hidden)[0][:, 1:]
-        lengths = torch.from_numpy(features.lengths.astype(np.int64)).to(words.device)
-        chosen = _tensor(sentence, words)
+        lengths = tensor_like(features.lengths.astype(np.int64), words)
+        chosen = tensor_like(sentence, words)
         return words[chosen], lengths[chosen]
 
 
@@ -324,9 +328,7 @@ def distance_from(spans: Tensor, length: int) -> Tensor:
 def _find(tags: Any, lengths: np.ndarray) -> Spans:
     """The spans of rows of ``lengths`` [Q] words. tags: of some rows the logits of begins and ends, and lengths."""
     at_once = max(1, WORDS_AT_ONCE // int(lengths.max(initial=1)))
-    found = [
-        pair_tags(*tags(slice(start, start + at_once)), first=start) for start in range(0, len(lengths), at_once)
-    ]
+    found = [pair_tags(*tags(slice(start, start + at_once)), first=start) for start in range(0, len(lengths), at_once)]
     none = np.zeros(0, dtype=np.int64)
     empty = Spans(none, none, none, none, none.astype(np.float32))
     names = ("row", "begin", "end", "type", "score")
@@ -372,7 +374,3 @@ def _one_type(entities: Mapping[tuple[int, int, int], float]) -> dict[tuple[int,
         if key[:2] not in best or score > entities[best[key[:2]]]:
             best[key[:2]] = key
     return {key: entities[key] for key in best.values()}
-
-
-def _tensor(values: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(like.device)

@@ -1,4 +1,4 @@
-"""Linear layers over concatenations, computed part by part. PyTorch only."""
+"""Linear layers over concatenations, computed part by part, and where classifiers start. PyTorch only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+PRIOR = 3.0
+"""Where classifiers start: most spans are no entity and most pairs have no relation, which a network without training
+should say too. Else every span would be an entity, and every pair of them a relation."""
 
 
 def in_parts(parted: bool, run: Callable[..., Any], *inputs: Tensor) -> Any:

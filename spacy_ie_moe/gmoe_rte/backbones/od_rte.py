@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
-from .linear import PairFeatures, in_parts
+from .linear import PRIOR, PairFeatures, in_parts
 from .settings import check_shares, check_weight, check_whole
-from .sinet import PRIOR
+from .tensors import tensor_like, tensors_like
 from .triplets import SpanTriplet, best_arguments, gold_triplets, to_extraction
 from .vertices import BEGIN_BEGIN, BEGIN_END, CORNERS, END_BEGIN, END_END, Cells, match_corners
 
@@ -65,6 +65,10 @@ class TableTargets:
 class OdRte(nn.Module):
     """A table of word pairs for each relation, whose boxes are triplets, and a map of where there is any box.
 
+    Of the words i and j of a sentence, F_ij = ReLU(P [h_i; h_j] + b) in R^pair_width has the logits C_ij = W F_ij of
+    the corners of each relation's boxes [R, 4], and m_ij = w F_ij of the map. l_rte is the sum of the cross-entropies
+    of all C_ij of the relations drawn, plus ``region_weight`` times that of all m_ij, by the number of the former.
+
     width: d of the vectors. pair_width: of the pairs of words; 3 d by default. dropout: on vectors and pairs.
     relations_at_once: relations that a sentence is learnt with, all of its own and others drawn at random.
     region_weight: of the map of boxes (0 in the released code), which counts as the table of one corner of one relation
@@ -93,10 +97,8 @@ class OdRte(nn.Module):
         check_weight("region_weight", region_weight, zero=True)
         if match not in MATCHES:
             raise ValueError(f"backbone_settings.match is {match!r}; expected {' or '.join(MATCHES)}.")
-        self.width = width
         self.schema = schema
-        self.pair_width = pair_width
-        self.rate = dropout
+        self._sizes = (width, pair_width, dropout)
         self.relations_at_once = relations_at_once
         self.region_weight = region_weight
         self.match = match
@@ -111,9 +113,10 @@ class OdRte(nn.Module):
 
     def make_expert(self, task: str) -> nn.Module:
         """ER-Net, a table of entities, or RE-Net, which relations a sentence has."""
+        width, pair_width, dropout = self._sizes
         if task == "entities":
-            return EntityTable(self.width, len(self.schema.entities), self.pair_width, self.rate)
-        return RelationLabels(self.width, len(self.schema.relations), self.rate)
+            return EntityTable(width, len(self.schema.entities), pair_width, dropout)
+        return RelationLabels(width, len(self.schema.relations), dropout)
 
     def prepare(self, lengths: np.ndarray, gold: Sequence[Extraction], rng: np.random.Generator) -> TableTargets:
         """The cells to learn from, and relations drawn anew."""
@@ -149,17 +152,17 @@ class OdRte(nn.Module):
         features = streams[TRIPLETS]
         rows = self.dropout(features.hidden)
         sides = self.pairs.sides(rows)
-        weight = self.corners.weight.view(-1, len(CORNERS), self.pair_width)
+        weight = self.corners.weight.unflatten(0, (-1, len(CORNERS)))
         bias = self.corners.bias.view(-1, len(CORNERS))
         of_corners, of_region, number, begin = rows.sum() * 0, rows.new_zeros(()), 0, 0
         for relations, corners in zip(targets.relations, targets.corners, strict=True):
-            chosen = _tensor(relations, rows)
+            chosen = tensor_like(relations, rows)
             layer = weight[chosen].flatten(0, 1), bias[chosen].flatten()
             for part in _blocks(begin, begin + len(corners)):
                 gold = corners[part.start - begin : part.stop - begin].reshape(part.stop - part.start, -1)
                 places = (targets.first[part], targets.second[part])
-                known = _tensors((gold, targets.counted[part], targets.region[part]), rows)
-                cells = (*_tensors(places, rows), *layer, *known)
+                known = tensors_like((gold, targets.counted[part], targets.region[part]), rows)
+                cells = (*tensors_like(places, rows), *layer, *known)
                 sums = in_parts(len(targets.first) > CELLS_AT_ONCE, self._losses, *sides, *cells)
                 of_corners, of_region = of_corners + sums[0], of_region + sums[1]
             number += corners.size
@@ -201,9 +204,7 @@ class OdRte(nn.Module):
             if (head, head_end) != (tail, tail_end):
                 found[sentence].append((SpanTriplet((head, head_end + 1), (tail, tail_end + 1), label), score))
         entities = self._entities(features, found)
-        return [
-            to_extraction(triplets, own, self.schema) for triplets, own in zip(found, entities, strict=True)
-        ]
+        return [to_extraction(triplets, own, self.schema) for triplets, own in zip(found, entities, strict=True)]
 
     def _cells(self, features: Features, threshold: float) -> Cells:
         """The corners whose probability is at least ``threshold``."""
@@ -214,7 +215,7 @@ class OdRte(nn.Module):
             cells = np.arange(start, min(start + CELLS_AT_ONCE, number))
             owner, head, tail = _places(features.lengths, cells)
             rows = features.sentence_rows[owner] + 1
-            pairs = self.pairs(sides, _tensor(rows + head, sides[0]), _tensor(rows + tail, sides[0]))
+            pairs = self.pairs(sides, tensor_like(rows + head, sides[0]), tensor_like(rows + tail, sides[0]))
             scores = self.corners(pairs).sigmoid()
             cell, column = (index.cpu().numpy() for index in (scores >= threshold).nonzero(as_tuple=True))
             label, tag = np.divmod(column, len(CORNERS))
@@ -225,9 +226,7 @@ class OdRte(nn.Module):
         empty = Cells(none, none, none, none, none.astype(np.float32))
         return Cells(*(np.concatenate(columns) for columns in zip(empty, *found, strict=True)))
 
-    def _entities(
-        self, features: Features, found: Sequence[Sequence[tuple[SpanTriplet, float]]]
-    ) -> list[list[Entity]]:
+    def _entities(self, features: Features, found: Sequence[Sequence[tuple[SpanTriplet, float]]]) -> list[list[Entity]]:
         """The arguments of triplets, each with the score of the best; their types are from the table of entities."""
         best = [best_arguments(triplets) for triplets in found]
         places = [(sentence, *span) for sentence, spans in enumerate(best) for span in spans]
@@ -254,14 +253,14 @@ class EntityTable(nn.Module):
         """Logits [S, types] of spans [S] of words ``start`` to ``end``, exclusive, of the sentences ``sentence``."""
         rows = features.sentence_rows[sentence] + 1
         sides = self.pairs.sides(self.dropout(features.hidden))
-        return self.classify(self.pairs(sides, *_tensors((rows + start, rows + end - 1), sides[0])))
+        return self.classify(self.pairs(sides, *tensors_like((rows + start, rows + end - 1), sides[0])))
 
     def loss(self, features: Features, targets: TableTargets) -> Tensor:
         """l_ent: mean binary cross-entropy of all cells."""
         sides = self.pairs.sides(self.dropout(features.hidden))
         total, number = sides[0].new_zeros(()), len(targets.first)
         for part in _blocks(0, number):
-            cells = _tensors((targets.first[part], targets.second[part], targets.entities[part]), sides[0])
+            cells = tensors_like((targets.first[part], targets.second[part], targets.entities[part]), sides[0])
             total = total + in_parts(number > CELLS_AT_ONCE, self._loss, *sides, *cells)
         return total / max(1, targets.entities.size)
 
@@ -283,10 +282,10 @@ class RelationLabels(nn.Module):
         """l_rel: mean binary cross-entropy of sentences and labels."""
         rows, mask = features.pad(features.hidden)
         words = rows[:, 1:].masked_fill(~mask[:, 1:, None], -torch.inf)
-        empty = torch.from_numpy(features.lengths == 0).to(rows.device)[:, None]
+        empty = tensor_like(features.lengths == 0, rows)[:, None]
         pooled = torch.where(empty, features.sentences, words.amax(1)) if words.shape[1] else features.sentences
         logits = self.classify(self.dropout(torch.cat([features.sentences, pooled], -1)))
-        return F.binary_cross_entropy_with_logits(logits.float(), _tensor(targets.labels, logits))
+        return F.binary_cross_entropy_with_logits(logits.float(), tensor_like(targets.labels, logits))
 
 
 def cells_of(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -339,11 +338,3 @@ def _cell_loss(logits: Tensor, gold: Tensor, counted: Tensor) -> Tensor:
 
 def _blocks(begin: int, end: int) -> Iterator[slice]:
     return (slice(start, min(start + CELLS_AT_ONCE, end)) for start in range(begin, end, CELLS_AT_ONCE))
-
-
-def _tensors(values: Sequence[np.ndarray], like: Tensor) -> list[Tensor]:
-    return [_tensor(array, like) for array in values]
-
-
-def _tensor(values: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(like.device)

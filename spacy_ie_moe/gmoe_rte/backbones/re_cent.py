@@ -30,6 +30,7 @@ from ..schema import Schema
 from .linear import PairFeatures, SplitLinear
 from .sampling import all_spans
 from .settings import check_shares, check_whole
+from .tensors import tensor_like, tensors_like
 from .triplets import Span, SpanTriplet, best_arguments, to_extraction
 
 PAIRS_AT_ONCE = 8192
@@ -78,6 +79,10 @@ class Rows(NamedTuple):
 
 class ReCent(nn.Module):
     """Subjects and objects of each label, and pairs of them.
+
+    With P_c of a label c and g_ij = FFN([FFN(h_i); FFN(h_j)]) of a span in a role, the logits are sub_ijc = g_ij . P_c,
+    obj_ijc likewise, and so_abc = FFN([g_a; g_b]) . P_c of a subject a and an object b, each with a bias. l_rte is half
+    of the cross-entropies of sub and obj and half of that of so, summed over spans or pairs, and labels, by sentence.
 
     width: d of the vectors. max_span: words of the widest argument. expansion: the hidden layers' width, as a multiple
     of d. dropout: in all FFNs; 0.4 is published. candidates: spans of each label and role that pairs are learnt from,
@@ -145,7 +150,7 @@ class ReCent(nn.Module):
                 labels = rows.labels[sentence.labels]
                 total = total + self.pairs.loss(*vectors, labels, (subjects, objects), gold) / 2
             if self.types is not None and len(gold.entities):
-                spans, types = gold.entities[:, :2], torch.from_numpy(gold.entities[:, 2]).to(total.device)
+                spans, types = gold.entities[:, :2], tensor_like(gold.entities[:, 2], total)
                 logits = self._type_logits(rows, sentence, spans).float()
                 total = total + F.cross_entropy(logits, types, reduction="sum")
         return total / max(1, len(targets))
@@ -244,9 +249,7 @@ class PromptReader(nn.Module):
         """
         if features.prompts is None:
             raise ValueError("the features have no prompts; expected those of an encoder that reads labels.")
-        is_label, is_word = (
-            torch.from_numpy(mask).to(features.hidden.device) for mask in (features.is_label, features.is_word)
-        )
+        is_label, is_word = tensors_like((features.is_label, features.is_word), features.hidden)
         width = features.hidden.shape[-1]
         hidden = F.layer_norm(features.hidden, (width,))
         words = hidden[is_word]
@@ -315,7 +318,7 @@ class LabelledPairs(nn.Module):
     ) -> np.ndarray:
         """[T] of the pairs of rows ``head`` and ``tail`` and the rows ``label`` of the labels."""
         pairs, place = np.unique(np.stack([head, tail]), axis=1, return_inverse=True)
-        first, second = (torch.from_numpy(rows).to(labels.device) for rows in pairs)
+        first, second = tensors_like(pairs, labels)
         logits = self.join.scores(self.join.sides(subjects, objects), first, second, labels) + self.bias
         return _numbers(logits.sigmoid())[place.ravel(), label]
 
@@ -408,7 +411,7 @@ def pair_targets(
 
 
 def _loss(logits: Tensor, wanted: np.ndarray, counted: np.ndarray) -> Tensor:
-    gold, weight = (torch.from_numpy(values).to(logits.device) for values in (wanted, counted))
+    gold, weight = tensors_like((wanted, counted), logits)
     return F.binary_cross_entropy_with_logits(logits.float(), gold, weight=weight, reduction="sum")
 
 
@@ -466,9 +469,8 @@ def _keep_size(module: nn.Module) -> None:
 
 def _first_and_last(sentence: Sentence, spans: np.ndarray, sides: Sides) -> tuple[Tensor, Tensor]:
     """The words' rows [A] that spans [A, 2] of a sentence begin and end with."""
-    first, last = (
-        torch.from_numpy(sentence.words.start + rows).to(sides[0].device) for rows in (spans[:, 0], spans[:, 1] - 1)
-    )
+    words = sentence.words.start + spans
+    first, last = tensors_like((words[:, 0], words[:, 1] - 1), sides[0])
     return first, last
 
 

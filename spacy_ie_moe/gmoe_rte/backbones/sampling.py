@@ -84,9 +84,7 @@ class Sampler:
             labels[row, names] = 1
         return np.array([*positive, *negative], dtype=np.int64).reshape(-1, 2), labels
 
-    def _negatives(
-        self, size: int, known: set[tuple[int, int]], rng: np.random.Generator
-    ) -> list[tuple[int, int]]:
+    def _negatives(self, size: int, known: set[tuple[int, int]], rng: np.random.Generator) -> list[tuple[int, int]]:
         """Up to ``negative_pairs`` ordered pairs of ``size`` entities that are not ``known``, without listing all."""
         numbers = size * (size - 1)  # of pairs: head, and tail among the others
         wanted = min(numbers, self.negative_pairs + len(known))

@@ -24,16 +24,13 @@ from ..features import Entity, Extraction, Features, Triplet
 from ..mixture import TRIPLETS
 from ..pooling import RangeMax
 from ..schema import Schema
-from .linear import SplitLinear
+from .linear import PRIOR, SplitLinear
 from .sampling import Sampler, SpanTargets, all_spans
 from .settings import check_shares, check_whole
+from .tensors import tensor_like
 
 SIZES = 100
 """Span widths that have an embedding of their own; wider spans share the last."""
-
-PRIOR = 3.0
-"""Where classifiers start: most spans are no entity and most pairs have no relation, which a network without training
-should say too. Else every span would be an entity, and every pair of them a relation."""
 
 SPANS_AT_ONCE, PAIRS_AT_ONCE = 32768, 8192
 """Spans and pairs scored in one go: bounds what a long document takes."""
@@ -195,7 +192,7 @@ class CrossTaskAttention(nn.Module):
     def forward(self, own: Features, other: Features) -> Features:
         """``own``, its sentence vectors [B, d] replaced."""
         sentences = own.sentences
-        first = torch.from_numpy(own.sentence_rows).to(sentences.device)
+        first = tensor_like(own.sentence_rows, sentences)
         rows, mask = own.pad(other.hidden.index_copy(0, first, sentences))
         key, value = (linear.weight.unflatten(0, (self.heads, -1)) for linear in (self.key, self.value))
         query = torch.einsum("bhc,hcd->bhd", self.query(sentences).unflatten(-1, (self.heads, -1)), key)
@@ -222,9 +219,9 @@ class SpanClassifier(nn.Module):
         first = features.sentence_rows[sentence] + 1
         pooled = RangeMax(features.hidden, int(sizes.max(initial=1)))(first + start, first + end)
         return (
-            F.linear(self.dropout(features.sentences), of_sentence, self.linear.bias)[_tensor(sentence, pooled)]
+            F.linear(self.dropout(features.sentences), of_sentence, self.linear.bias)[tensor_like(sentence, pooled)]
             + F.linear(self.dropout(pooled), of_span)
-            + F.linear(self.dropout(self.size.weight), of_size)[_tensor(_size_row(sizes), pooled)]
+            + F.linear(self.dropout(self.size.weight), of_size)[tensor_like(_size_row(sizes), pooled)]
         )
 
 
@@ -247,12 +244,10 @@ class PairClassifier(nn.Module):
         first = features.sentence_rows[sentence] + 1
         table = RangeMax(features.hidden, int(sizes.max(initial=1)))
         pooled = self.dropout(table(first + start, first + end))
-        size = self.dropout(self.size(_tensor(_size_row(sizes), pooled)))
+        size = self.dropout(self.size(tensor_like(_size_row(sizes), pooled)))
         of_owner = F.linear(self.dropout(features.sentences), of_sentence, self.linear.bias)
         return PooledSpans(
-            head=F.linear(pooled, of_head)
-            + F.linear(size, of_head_size)
-            + of_owner[_tensor(sentence, pooled)],
+            head=F.linear(pooled, of_head) + F.linear(size, of_head_size) + of_owner[tensor_like(sentence, pooled)],
             tail=F.linear(pooled, of_tail) + F.linear(size, of_tail_size),
             start=first + start,
             end=first + end,
@@ -266,8 +261,8 @@ class PairClassifier(nn.Module):
         between = spans.between(start, np.maximum(start, end))
         of_between = self.linear.parts()[0]
         return (
-            spans.head[_tensor(head, between)]
-            + spans.tail[_tensor(tail, between)]
+            spans.head[tensor_like(head, between)]
+            + spans.tail[tensor_like(tail, between)]
             + F.linear(self.dropout(between), of_between)
         )
 
@@ -310,7 +305,7 @@ def span_loss(classifier: SpanClassifier, features: Features, targets: SpanTarge
     if not len(targets.types):
         return features.hidden.sum() * 0
     logits = classifier(features, targets.sentence, targets.start, targets.end)
-    return F.cross_entropy(logits.float(), _tensor(targets.types, logits))
+    return F.cross_entropy(logits.float(), tensor_like(targets.types, logits))
 
 
 def pair_loss(classifier: PairClassifier, features: Features, words: Features, targets: SpanTargets) -> Tensor:
@@ -318,11 +313,9 @@ def pair_loss(classifier: PairClassifier, features: Features, words: Features, t
     if not targets.labels.size:
         return features.hidden.sum() * 0
     entities = targets.entities
-    spans = classifier.pool(
-        features, words, targets.sentence[entities], targets.start[entities], targets.end[entities]
-    )
+    spans = classifier.pool(features, words, targets.sentence[entities], targets.start[entities], targets.end[entities])
     logits = classifier.score(spans, targets.head, targets.tail)
-    return F.binary_cross_entropy_with_logits(logits.float(), _tensor(targets.labels, logits))
+    return F.binary_cross_entropy_with_logits(logits.float(), tensor_like(targets.labels, logits))
 
 
 def _all_pairs(first: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -343,7 +336,3 @@ def _all_pairs(first: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _size_row(sizes: np.ndarray) -> np.ndarray:
     return np.minimum(sizes, SIZES - 1)
-
-
-def _tensor(values: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(like.device)

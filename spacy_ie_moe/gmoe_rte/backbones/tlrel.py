@@ -27,6 +27,7 @@ from ..schema import Schema
 from .crf import Crf
 from .linear import in_parts
 from .settings import check_shares, check_weight, check_whole
+from .tensors import tensor_like, tensors_like
 from .triplets import SpanTriplet, gold_triplets, to_extraction
 
 LOGITS_AT_ONCE = 2**22
@@ -157,7 +158,7 @@ class EntityTagger(nn.Module):
         if not mask.any():
             return features.hidden.sum() * 0
         has_words = mask[:, 0]
-        tags = torch.from_numpy(targets.tags).to(emissions.device)
+        tags = tensor_like(targets.tags, emissions)
         return self.crf(emissions[has_words], tags[has_words], mask[has_words]).mean()
 
     def find(self, features: Features) -> list[list[Entity]]:
@@ -225,7 +226,7 @@ class RelationTensor(nn.Module):
         total = queries.new_zeros((), dtype=torch.float32)
         for row, (relations, known) in enumerate(zip(targets.relations, targets.counted, strict=True)):
             n = len(known)  # by sentence, as padding would be the most of it
-            cells, counted = (torch.from_numpy(values).to(words.device) for values in (relations, known))
+            cells, counted = tensors_like((relations, known), words)
             at_once = max(1, LOGITS_AT_ONCE // max(1, n * len(self.relations)))
             for start in range(0, n, at_once):
                 heads = slice(start, min(start + at_once, n))
@@ -253,7 +254,7 @@ class RelationTensor(nn.Module):
         Yields the first head's row and the logits [H, E, R] of H heads. S is linear in q and in k, so the mean over a
         rectangle is S of the means of its sides.
         """
-        bounds = torch.from_numpy(spans).to(query.device)
+        bounds = tensor_like(spans, query)
         sizes = (bounds[:, 1] - bounds[:, 0])[:, None]
         sides = []
         for rows in (query, key):
