@@ -114,10 +114,7 @@ def _parse_label(name: Any, options: Mapping[str, Any] | None, where: str) -> Re
 
 def is_names(value: Any) -> bool:
     """Whether ``value`` is a list, tuple or set of strings."""
-    return (
-        isinstance(value, (list, tuple, set, frozenset))
-        and all(isinstance(item, str) for item in value)
-    )
+    return isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(item, str) for item in value)
 
 
 def is_probability(value: Any) -> bool:

@@ -118,9 +118,7 @@ def encoder_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
 
 
 @pytest.fixture(scope="session")
-def new_checkpoint(
-    tmp_path_factory: pytest.TempPathFactory, encoder_folders: dict[str, Path]
-) -> Callable[..., Path]:
+def new_checkpoint(tmp_path_factory: pytest.TempPathFactory, encoder_folders: dict[str, Path]) -> Callable[..., Path]:
     """Makes a checkpoint: ``new_checkpoint(kind, encoder="bert", **settings)``; the same one for the same call."""
     made: dict[str, Path] = {}
 

@@ -174,9 +174,7 @@ def test_labels_and_threshold(model: Path, data: Path, tmp_path: Path) -> None:
     assert scores["micro"]["tp"] == scores["micro"]["fp"] == 0
 
 
-@pytest.mark.parametrize(
-    "text", ["located_in\n\nowns\n", '["located_in", "owns"]', '{"located_in": {}, "owns": {}}']
-)
+@pytest.mark.parametrize("text", ["located_in\n\nowns\n", '["located_in", "owns"]', '{"located_in": {}, "owns": {}}'])
 def test_labels_file(model: Path, data: Path, tmp_path: Path, text: str) -> None:
     file = tmp_path / "labels"
     file.write_text(text, encoding="utf8")

@@ -190,8 +190,9 @@ def test_more_labels_do_not_change_scores_of_the_anchored_network(new_checkpoint
 
 def test_descriptions_are_read(kind: str, new_checkpoint: Callable[..., Path]) -> None:
     source = new_checkpoint(kind)
-    plain, described = make_nlp(source, labels=["founder"]), make_nlp(
-        source, labels={"founder": {"description": "the one who founded a company"}}
+    plain, described = (
+        make_nlp(source, labels=["founder"]),
+        make_nlp(source, labels={"founder": {"description": "the one who founded a company"}}),
     )
     before, after = (scores_of(nlp(make_doc(nlp, TEXT, ENTS))) for nlp in (plain, described))
     assert before.keys() == after.keys()
@@ -338,9 +339,11 @@ def test_distance_holds_in_both_directions(kind: str, new_checkpoint: Callable[.
 
 
 def test_span_groups_overlap_repeat_are_empty_or_missing(kind: str, new_checkpoint: Callable[..., Path]) -> None:
-    nlp = make_nlp(new_checkpoint(kind), span_groups=["a", "b", "empty", "missing"], labels={
-        "founder": {"allowed_head": ["PER"]}, "spouse": {"allowed_head": ["ORG"], "allowed_tail": ["LOC"]}
-    })
+    nlp = make_nlp(
+        new_checkpoint(kind),
+        span_groups=["a", "b", "empty", "missing"],
+        labels={"founder": {"allowed_head": ["PER"]}, "spouse": {"allowed_head": ["ORG"], "allowed_tail": ["LOC"]}},
+    )
     doc = make_doc(nlp, TEXT, [(9, 10, "ORG")])  # entities are not taken where groups are
     doc.spans["a"] = [Span(doc, 0, 3, "PER"), Span(doc, 0, 1, "ORG"), Span(doc, 4, 5, "LOC"), Span(doc, 2, 2, "PER")]
     doc.spans["b"] = [Span(doc, 0, 1, "PER"), Span(doc, 0, 1, "PER"), Span(doc, 2, 3)]
@@ -522,9 +525,7 @@ def test_long_documents_are_read_to_the_end_and_unscored_pairs_counted(kind: str
 def test_scores_of_far_entities_depend_on_them(kind: str, pipelines: Pipelines) -> None:
     nlp = pipelines(kind)
     doc = nlp(long_doc(nlp))
-    left, right = next(
-        (a, b) for a, b in zip(doc.ents[20:], doc.ents[21:], strict=False) if b.end - a.start <= 40
-    )
+    left, right = next((a, b) for a, b in zip(doc.ents[20:], doc.ents[21:], strict=False) if b.end - a.start <= 40)
     words = [token.text for token in doc]
     words[right.start] = "zebra" if words[right.start] != "zebra" else "paris"
     ents = [(ent.start, ent.end, ent.label_) for ent in doc.ents]
@@ -536,9 +537,7 @@ def test_scores_of_far_entities_depend_on_them(kind: str, pipelines: Pipelines) 
     assert changed[early] == pytest.approx(scores_of(doc)[early], abs=1e-6)
 
 
-def test_unscored_pairs_are_said_once(
-    new_checkpoint: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unscored_pairs_are_said_once(new_checkpoint: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     nlp = make_nlp(new_checkpoint("anchored"))
     with caplog.at_level(logging.WARNING):
         docs = list(nlp.pipe([long_doc(nlp), long_doc(nlp)]))
@@ -900,6 +899,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         "of shape",
     ),
 }
+
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_checkpoints_are_named(damage: str, new_checkpoint: Callable[..., Path], tmp_path: Path) -> None:

@@ -81,9 +81,7 @@ def test_the_pair_layer_learns_as_the_concatenation_does() -> None:
     ours = layer.output(layer.hidden(*layer.split(entities), pairs)).square().sum()
     theirs = layer.out_project(concatenated).square().sum()
     parameters = list(layer.parameters())
-    for left, right in zip(
-        torch.autograd.grad(ours, parameters), torch.autograd.grad(theirs, parameters), strict=True
-    ):
+    for left, right in zip(torch.autograd.grad(ours, parameters), torch.autograd.grad(theirs, parameters), strict=True):
         close(left, right)
 
 
@@ -121,9 +119,7 @@ def naive_score(scorer: nn.Module, pair: Tensor, label: Tensor) -> Tensor:
         alpha, beta = ffn(scorer.proj_thresh, label)
         return (pair @ ffn(scorer.proj_type, label) + beta) * F.softplus(alpha)
     if isinstance(scorer, NormScorer):
-        return (
-            pair @ label + scorer.bias + ffn(scorer.dy_bias_type, label)[0] + ffn(scorer.dy_bias_rel, pair)[0]
-        )
+        return pair @ label + scorer.bias + ffn(scorer.dy_bias_type, label)[0] + ffn(scorer.dy_bias_rel, pair)[0]
     assert isinstance(scorer, ConcatScorer)
     return ffn(scorer.proj, torch.cat([pair * label, pair - label, pair, label]))[0]
 
@@ -141,9 +137,7 @@ def attend(mha: nn.MultiheadAttention, queries: Tensor, keys: Tensor, *, zero: b
     width = queries.shape[-1]
     q, k, v = (
         F.linear(x, w, b)
-        for x, w, b in zip(
-            (queries, keys, keys), mha.in_proj_weight.chunk(3), mha.in_proj_bias.chunk(3), strict=True
-        )
+        for x, w, b in zip((queries, keys, keys), mha.in_proj_weight.chunk(3), mha.in_proj_bias.chunk(3), strict=True)
     )
     if zero:
         k, v = torch.cat([k, k.new_zeros(1, width)]), torch.cat([v, v.new_zeros(1, width)])
@@ -316,9 +310,7 @@ def test_the_prompt_is_marker_and_label_in_turn(new_checkpoint: Callable[..., Pa
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("encoder", ["bert", "deberta"])
-def test_networks_do_not_depend_on_the_batch(
-    kind: str, encoder: str, new_checkpoint: Callable[..., Path]
-) -> None:
+def test_networks_do_not_depend_on_the_batch(kind: str, encoder: str, new_checkpoint: Callable[..., Path]) -> None:
     network: Any = checkpoint.load(new_checkpoint(kind, encoder)).network
     windows = make_windows(network, (4, 30, 2, 17))
     together = network.predict(windows)
@@ -343,9 +335,7 @@ def mean_vector(network: Any, elements: list[tuple[int, ...]]) -> Tensor:
 
 
 @pytest.mark.parametrize("encoder", ["bert", "deberta"])
-def test_an_untrained_anchored_network_is_the_encoders_cosine(
-    encoder_folders: dict[str, Path], encoder: str
-) -> None:
+def test_an_untrained_anchored_network_is_the_encoders_cosine(encoder_folders: dict[str, Path], encoder: str) -> None:
     network: Any = checkpoint.new("anchored", encoder_folders[encoder]).network
     pieces = network.pieces(["alice", "founded", "acme", "in", "zebra", "\n", "paris"])
     first, last = network.pieces.prefix, network.pieces.suffix

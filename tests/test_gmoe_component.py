@@ -248,9 +248,7 @@ def test_listens_to_a_shared_tok2vec(make_gmoe: Make, tmp_path: Path) -> None:
         assert [found_in(doc) for doc in again.pipe(texts_of(again))] == found
 
 
-def test_listens_to_a_shared_transformer(
-    make_gmoe: Make, encoder_folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_listens_to_a_shared_transformer(make_gmoe: Make, encoder_folders: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("spacy_transformers", reason="spacy-transformers is not installed")
 
     def add_transformer(nlp: Language) -> None:
@@ -361,9 +359,7 @@ def test_gold_without_relations_or_entities_trains(make_gmoe: Make) -> None:
         assert losses["gmoe_rte"] >= 0
 
 
-def test_relations_between_sentences_are_said_not_learnt(
-    make_gmoe: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_relations_between_sentences_are_said_not_learnt(make_gmoe: Make, caplog: pytest.LogCaptureFixture) -> None:
     nlp = make_gmoe()
     doc = gold_doc(nlp, random.Random(0), sentences=2)
     spans = list(doc.spans["gmoe_rte"])
@@ -603,9 +599,7 @@ def test_sentences_are_read_apart(trained: Language) -> None:
     for sentence in doc.sents:
         alone = trained(Doc(trained.vocab, words=[token.text for token in sentence]))
         shift = sentence.start
-        relations += [
-            (a + shift, b + shift, c + shift, d + shift, *rest) for a, b, c, d, *rest in found_in(alone)[0]
-        ]
+        relations += [(a + shift, b + shift, c + shift, d + shift, *rest) for a, b, c, d, *rest in found_in(alone)[0]]
     assert sorted(whole[0]) == sorted(relations)
 
 

@@ -661,9 +661,7 @@ def test_cross_task_attention_equals_explicit_keys_and_values(heads: int) -> Non
 def make_sinet(**settings: Any) -> RTENetwork:
     """A random network that finds something: the classifiers' start as "nothing" is drawn anew."""
     mixture = settings.pop("mixture", None)
-    network = RTENetwork(
-        D, SCHEMA, mixture=mixture, backbone_settings={"max_span": 3, "size_width": 4, **settings}
-    )
+    network = RTENetwork(D, SCHEMA, mixture=mixture, backbone_settings={"max_span": 3, "size_width": 4, **settings})
     return randomise(network, spread=1.5).eval()
 
 
@@ -715,9 +713,7 @@ def test_predictions_do_not_depend_on_what_is_scored_at_once(
 
 def test_pairs_are_all_ordered_pairs_within_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     first = np.array([0, 3, 3, 4, 8])
-    expected = [
-        (i, j) for a, b in ((0, 3), (3, 3), (3, 4), (4, 8)) for i, j in permutations(range(a, b), 2)
-    ]
+    expected = [(i, j) for a, b in ((0, 3), (3, 3), (3, 4), (4, 8)) for i, j in permutations(range(a, b), 2)]
     for at_once in (1, 3, 5, 1000):
         monkeypatch.setattr(sinet, "PAIRS_AT_ONCE", at_once)
         chunks = list(sinet._all_pairs(first))

@@ -210,9 +210,7 @@ def test_the_loss_is_that_of_the_cells(weight: float) -> None:
                 )
                 counts = in_box or (i, j) not in unknown
                 region_losses.append(-torch.log(score if in_box else 1 - score) * counts)
-            types = torch.relu(
-                F.linear(both, backbone.types.pairs.project.weight, backbone.types.pairs.project.bias)
-            )
+            types = torch.relu(F.linear(both, backbone.types.pairs.project.weight, backbone.types.pairs.project.bias))
             for type_, logit in enumerate(backbone.types.classify(types)):
                 is_one = any(e[:3] == (i, j + 1, type_) for e in extraction.entities)
                 entity_losses.append(-torch.log(torch.sigmoid(logit if is_one else -logit)))

@@ -116,9 +116,7 @@ def test_the_loss_is_the_written_out_one(schema: Schema) -> None:
     features, gold = make_features(lengths, "re_cent"), gold_of(lengths, schema)
     assert all(entity.end - entity.start <= SPAN_LIMIT for one in gold for entity in one.entities)
     assert sum(len(extraction.triplets) for extraction in gold) > 2
-    expected = [
-        literal_loss(network.backbone, *pair) for pair in zip(one_by_one(features), gold, strict=True)
-    ]
+    expected = [literal_loss(network.backbone, *pair) for pair in zip(one_by_one(features), gold, strict=True)]
     close(network(features, gold)["triplets"], torch.stack(expected).mean(), 1e-4)
 
 
@@ -271,7 +269,8 @@ def test_prompts_hold_the_labels_of_their_sentences(
             assert absent > 0 or not own
         expected = {
             # the argument that is first in the text is the head of symmetric ones
-            ((0, 1) if label in SCHEMA.symmetric else (1, 0), label) for label in own & {*prompt}
+            ((0, 1) if label in SCHEMA.symmetric else (1, 0), label)
+            for label in own & {*prompt}
         }
         assert {((t.head, t.tail), prompt[t.label]) for t in after.triplets} == expected
 

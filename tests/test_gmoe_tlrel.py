@@ -101,9 +101,10 @@ def written_out(backbone: TlRel, words: Tensor) -> Tensor:
     n = len(words)
     scores = torch.empty(n, n, len(tensor.bias))
     for i, j, r in product(range(n), range(n), range(len(tensor.bias))):
-        scores[i, j, r] = sum(
-            q[i, a] * k[j, b] * core[a, b, r] for a, b in product(range(q.shape[1]), range(k.shape[1]))
-        ) + tensor.bias[r]
+        scores[i, j, r] = (
+            sum(q[i, a] * k[j, b] * core[a, b, r] for a, b in product(range(q.shape[1]), range(k.shape[1])))
+            + tensor.bias[r]
+        )
     return scores
 
 

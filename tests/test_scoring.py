@@ -55,9 +55,7 @@ def test_micro_macro_and_labels() -> None:
             gold=[(ANN, ACME, "works_at"), (BOB, ROME, "lives_in"), (ANN, BOB, "knows")],
             predicted=[(ANN, ACME, "works_at"), (BOB, ROME, "born_in"), (ACME, ROME, "located_in")],
         ),
-        make_example(
-            gold=[(BOB, ROME, "lives_in")], predicted=[(BOB, ROME, "lives_in"), (ANN, ROME, "lives_in")]
-        ),
+        make_example(gold=[(BOB, ROME, "lives_in")], predicted=[(BOB, ROME, "lives_in"), (ANN, ROME, "lives_in")]),
     ]
     scores = score_relations(examples)
     assert scores.documents == [Counts(1, 2, 2), Counts(1, 1, 0)]

@@ -39,9 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load_bundle(folder: Path, *, mixed_precision: bool = False) -> checkpoint.EncoderBundle:
-    return checkpoint.load_sentence_encoder(
-        str(folder), revision=None, mixed_precision=mixed_precision
-    )
+    return checkpoint.load_sentence_encoder(str(folder), revision=None, mixed_precision=mixed_precision)
 
 
 def load(folder: Path, **options: Any) -> SentenceEncoder:

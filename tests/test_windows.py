@@ -21,9 +21,7 @@ def make_words(lengths: list[int]) -> list[tuple[int, ...]]:
 
 
 @given(lengths_of_words, limits, limits)
-def test_windows_cover_every_word_and_fit(
-    lengths: list[int], max_pieces: int | None, max_words: int | None
-) -> None:
+def test_windows_cover_every_word_and_fit(lengths: list[int], max_pieces: int | None, max_words: int | None) -> None:
     words = make_words(lengths)
     ranges = split_words(words, max_pieces=max_pieces, max_words=max_words)
     assert ranges[0][0] == 0

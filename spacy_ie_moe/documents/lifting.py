@@ -47,7 +47,6 @@ def lift_relations(
         evidence[pair] = max(score_of(relation), evidence.get(pair, 0.0))
     texts = cluster_texts(doc, clustering.clusters)
     lifted = (
-        make_document_relation(texts, head, tail, label, evidence)
-        for (head, tail, label), evidence in found.items()
+        make_document_relation(texts, head, tail, label, evidence) for (head, tail, label), evidence in found.items()
     )
     return sort_document_relations(lifted), within

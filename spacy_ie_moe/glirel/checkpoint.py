@@ -190,9 +190,7 @@ def from_files(files: Mapping[str, bytes], source: str | Path = "") -> Bundle:
     return bundle
 
 
-def _build(
-    kind: str, settings: Mapping[str, Any], encoder_config: dict[str, Any], pieces: WordPieces
-) -> Bundle:
+def _build(kind: str, settings: Mapping[str, Any], encoder_config: dict[str, Any], pieces: WordPieces) -> Bundle:
     """A network of a kind, its parameters not loaded."""
     if kind not in NETWORKS:
         raise ValueError(f"network is {kind!r}; expected one of {', '.join(NETWORKS)}.")

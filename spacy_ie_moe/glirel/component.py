@@ -437,5 +437,3 @@ def _checked_limit(name: str, value: Any, *, least: int) -> int | None:
     if value is not None and not is_whole_number(value, least):
         raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}, or None.")
     return value
-
-

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 def feed_forward(width_in: int, width_out: int, *, width: int, dropout: float) -> nn.Sequential:
     """Two linear layers with a ReLU between (FFN of eq. 1-3)."""
-    return nn.Sequential(
-        nn.Linear(width_in, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width_out)
-    )
+    return nn.Sequential(nn.Linear(width_in, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width_out))
 
 
 class WordLSTM(nn.Module):
@@ -132,9 +130,7 @@ class Refinement(nn.Module):
 
     def __init__(self, width: int, *, blocks: int, ffn_mul: int, dropout: float) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            AttentionBlock(width, ffn_mul=ffn_mul, dropout=dropout) for _ in range(blocks)
-        )
+        self.blocks = nn.ModuleList(AttentionBlock(width, ffn_mul=ffn_mul, dropout=dropout) for _ in range(blocks))
         self.output = nn.Linear(width, width)
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
@@ -177,9 +173,7 @@ class PaperRefinement(nn.Module):
 
     def __init__(self, width: int, *, blocks: int, ffn_mul: int, dropout: float) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            PaperBlock(width, ffn_mul=ffn_mul, dropout=dropout) for _ in range(blocks)
-        )
+        self.blocks = nn.ModuleList(PaperBlock(width, ffn_mul=ffn_mul, dropout=dropout) for _ in range(blocks))
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
         """queries: [Q, D]; keys: [K, D]. Returns [Q, D]."""

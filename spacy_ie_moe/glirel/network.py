@@ -86,9 +86,9 @@ class PromptNetwork(nn.Module):
         """Word vectors [W, D] and label vectors [C, D] of each window (sections 3.2 and 3.3, eq. 1)."""
         prompts = {labels: self.prompt(labels) for labels in {window.labels for window in windows}}
         rows = [[*prompts[window.labels], *window.words] for window in windows]
-        batch = pad_sequences(
-            rows, prefix=self.pieces.prefix, suffix=self.pieces.suffix, pad_id=self.pieces.pad_id
-        ).to(self.device)
+        batch = pad_sequences(rows, prefix=self.pieces.prefix, suffix=self.pieces.suffix, pad_id=self.pieces.pad_id).to(
+            self.device
+        )
         hidden = read(self.encoder, batch.ids, batch.mask, mixed_precision=self.mixed_precision)
         elements = pool_pieces(hidden.flatten(0, 1), batch.start, batch.end, self.pooling)
         elements = self.projection(elements)
@@ -120,9 +120,7 @@ class PromptNetwork(nn.Module):
             for window, score in zip(windows, self._scorers(windows, *self.encode(windows)), strict=True)
         ]
 
-    def _scorers(
-        self, windows: Sequence[Window], words: Sequence[Tensor], labels: Sequence[Tensor]
-    ) -> list[Score]:
+    def _scorers(self, windows: Sequence[Window], words: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Score]:
         """What gives the logits [p, C] of a slice of each window's pairs.
 
         What belongs to entities and labels is computed for the whole batch; pairs are left to the slices, unless

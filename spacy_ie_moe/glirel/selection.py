@@ -16,9 +16,7 @@ NUMBERS_AT_ONCE = 2**22
 NOTHING = Selected(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
-def select(
-    score: Callable[[slice], Tensor], window: Window, *, width: int, device: torch.device
-) -> Selected:
+def select(score: Callable[[slice], Tensor], window: Window, *, width: int, device: torch.device) -> Selected:
     """Score a window's pairs chunk by chunk and keep what thresholds, types and top-k let through.
 
     score: gives the logits [p, C] of a slice of the pairs. width: the numbers that it needs per pair.

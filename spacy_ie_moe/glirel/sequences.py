@@ -33,9 +33,7 @@ class Sequences:
         )
 
 
-def pad_sequences(
-    rows: Sequence[Sequence[Pieces]], *, prefix: Pieces, suffix: Pieces, pad_id: int
-) -> Sequences:
+def pad_sequences(rows: Sequence[Sequence[Pieces]], *, prefix: Pieces, suffix: Pieces, pad_id: int) -> Sequences:
     """Rows of elements (each a run of pieces) as one padded batch between prefix and suffix."""
     flat = [[*prefix, *(piece for element in row for piece in element), *suffix] for row in rows]
     longest = max(map(len, flat))

@@ -44,9 +44,7 @@ class GroundedFrame:
     source: Frame
 
 
-def ground(
-    frames: Sequence[Frame], text: str, known: Known | None = None
-) -> tuple[list[GroundedFrame], list[Issue]]:
+def ground(frames: Sequence[Frame], text: str, known: Known | None = None) -> tuple[list[GroundedFrame], list[Issue]]:
     """The frames with offsets, in their order, and what had to be left out.
 
     known: where frames are known to be; these are their mentions then, and no others.
