@@ -16,7 +16,7 @@ import typer
 from spacy_ie_moe.cli import app
 
 from . import document_relations
-from .rte_workflow import is_smoke, root
+from .smoke import is_smoke, root
 
 
 class Source(NamedTuple):

@@ -24,6 +24,7 @@ from spacy_ie_moe.corpora.reader import read_docs
 
 from . import study_report
 from .overlap import folded, leave_out, texts_in
+from .smoke import is_smoke, root
 from .study import read_seeds
 from .study import study as run_study
 from .zero_shot_page import write_page
@@ -98,13 +99,6 @@ def main(
         raise typer.Exit(1) from None
 
 
-def is_smoke(text: str) -> bool:
-    """The value of ``--smoke``, which is a text, as variables of a project are."""
-    if text not in ("true", "false"):
-        raise typer.BadParameter(f"--smoke is {text!r}; expected true or false.")
-    return text == "true"
-
-
 def run_zero_shot(step: str, smoke: bool, splits: Sequence[int], options: dict[str, Any]) -> None:
     """A step of the draws of unseen relations."""
     sizes = ["m2"] if smoke else [*(f"m{size}" for size in SIZES), "wiki"]
@@ -129,11 +123,6 @@ def run_strings(step: str, name: str, smoke: bool, test: str, options: dict[str,
     else:
         trainings, results = (root(kind, smoke) / name for kind in ("training", "results"))
         study_report.main(trainings, results, TITLES[name].format(test=test))
-
-
-def root(kind: str, smoke: bool) -> Path:
-    """The folder of corpora, trainings or results; those of smoke runs are apart, so that they overwrite nothing."""
-    return Path(kind, "smoke") if smoke else Path(kind)
 
 
 def with_corpora(study: dict[str, Any], folder: str, smoke: bool) -> dict[str, Any]:

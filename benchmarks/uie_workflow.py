@@ -19,6 +19,7 @@ from typing import Annotated
 
 import typer
 
+from .smoke import is_smoke
 from .study import overrides, slug
 
 LISTS = {"corpora": ("tasks", "sample", "low_resource", "unseen_task"), "mini-corpora": ("base", "mini")}
@@ -47,7 +48,7 @@ def main(
     jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 2,
 ) -> None:
     """Run one step."""
-    small = smoke == "true"
+    small = is_smoke(smoke)
     steps, limit = (8, 3) if small else (steps, limit)
     if step in LISTS:
         for name in ("smoke",) if small else LISTS[step]:
