@@ -1,8 +1,7 @@
 """The decoders of the backbones as their papers tell them: a sentence, a relation, a head or a pair at a time.
 
 What the package computes at once is compared with these, in tests for equality and in ``benchmarks.backbone_speed`` for
-time. Each takes the features of one sentence and a threshold, and gives triplets: words of head and tail, end
-exclusive, and the label.
+time. Each takes the features of one sentence and a threshold.
 """
 
 from __future__ import annotations
@@ -10,44 +9,71 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise, permutations, product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spacy_ie_moe.gmoe_rte.backbones.dual_dec import FAR, NEAR, DualDec
+from spacy_ie_moe.gmoe_rte.backbones.linear import PairFeatures
 from spacy_ie_moe.gmoe_rte.backbones.od_rte import OdRte
 from spacy_ie_moe.gmoe_rte.backbones.re_cent import PairFfn, ReCent, SpanFfn
 from spacy_ie_moe.gmoe_rte.backbones.tlrel import TlRel
 from spacy_ie_moe.gmoe_rte.backbones.vertices import BEGIN_BEGIN, BEGIN_END, END_BEGIN, END_END
-from spacy_ie_moe.gmoe_rte.features import Entity, Features
+from spacy_ie_moe.gmoe_rte.features import Entity, Extraction, Features
 
 Corner = tuple[int, int, int]
 """Row, column and tag of a cell of a table."""
-Found = tuple[int, int, int, int, int]
-"""Head, tail and label."""
 Span = tuple[int, int]
+"""Words, end exclusive."""
 
 
-def _triplet(head: Span, tail: Span, label: int, schema: Any) -> Found:
-    if schema is not None and schema.is_turned(label, head, tail):
-        head, tail = tail, head
-    return *head, *tail, label
+class Found(NamedTuple):
+    """Triplets (head, tail, label) with their probabilities; and the type and the score of each entity."""
+
+    triplets: dict[tuple[Span, Span, int], float]
+    entities: dict[Span, tuple[int, float]]
+
+    def add(self, head: tuple[Span, int], tail: tuple[Span, int], label: int, score: float, schema: Any) -> None:
+        """A triplet between spans of types. A span has the type, and the score, of its best triplet."""
+        for span, type_ in (head, tail):
+            if span not in self.entities or score > self.entities[span][1]:
+                self.entities[span] = type_, score
+        one, other = head[0], tail[0]
+        if schema is not None and schema.is_turned(label, one, other):
+            one, other = other, one
+        self.triplets[one, other, label] = max(score, self.triplets.get((one, other, label), 0.0))
+
+    @classmethod
+    def of(cls, extraction: Extraction) -> Found:
+        """The same of what the package finds."""
+        spans = [entity[:2] for entity in extraction.entities]
+        triplets = {(spans[one], spans[other], label): score for one, other, label, score in extraction.triplets}
+        return cls(triplets, {entity[:2]: (entity.type, entity.score) for entity in extraction.entities})
+
+    def is_like(self, other: Found) -> bool:
+        """Whether the same is found, with the same types and, but for rounding, the same scores."""
+        return (
+            self.triplets.keys() == other.triplets.keys()
+            and {span: type_ for span, (type_, _) in self.entities.items()}
+            == {span: type_ for span, (type_, _) in other.entities.items()}
+            and all(math.isclose(self.triplets[key], other.triplets[key], abs_tol=1e-5) for key in self.triplets)
+            and all(math.isclose(self.entities[key][1], other.entities[key][1], abs_tol=1e-5) for key in self.entities)
+        )
 
 
 # --- OD-RTE ---------------------------------------------------------------------------------------------------
 
 
-def od_rte(backbone: OdRte, sentence: Features, threshold: float) -> set[Found]:
+def od_rte(backbone: OdRte, sentence: Features, threshold: float) -> Found:
     """A table for each relation, of pairs that are projected as concatenations, and a scan of it."""
     words = sentence.hidden[1:]
-    found: set[Found] = set()
+    found = Found({}, {})
     if not len(words):
         return found
     pairs = [torch.cat([one, other]) for one, other in product(words, repeat=2)]
-    project = backbone.pairs.project
-    features = torch.stack([F.linear(pair, project.weight, project.bias).relu() for pair in pairs])
+    features = torch.stack([pair_features(backbone.pairs, pair) for pair in pairs])
     for label in range(len(backbone.schema.relations)):
         rows = slice(4 * label, 4 * label + 4)
         scores = F.linear(features, backbone.corners.weight[rows], backbone.corners.bias[rows]).sigmoid()
@@ -56,9 +82,35 @@ def od_rte(backbone: OdRte, sentence: Features, threshold: float) -> set[Found]:
         ways = scan(corners, BEGIN_END, turned=False), scan(corners, END_BEGIN, turned=True)
         for head, head_end, tail, tail_end in ways[0] & ways[1] if backbone.match == "both" else ways[0] | ways[1]:
             spans = (head, head_end + 1), (tail, tail_end + 1)
-            if spans[0] != spans[1]:
-                found.add(_triplet(*spans, label, backbone.schema))
+            if spans[0] == spans[1]:
+                continue
+            box = (head, head_end, tail, tail_end)
+            sides = {BEGIN_END: (head, tail_end), END_BEGIN: (head_end, tail)}
+            ends = [float(scores[head * len(words) + tail, BEGIN_BEGIN])]
+            ends.append(float(scores[head_end * len(words) + tail_end, END_END]))
+            of_ways = [
+                min(*ends, float(scores[row * len(words) + column, side]))
+                for way, (side, (row, column)) in zip(ways, sides.items(), strict=True)
+                if box in way
+            ]
+            score = min(of_ways) if backbone.match == "both" else max(of_ways)
+            one, other = ((span, type_of(backbone, words, span)) for span in spans)
+            found.add(one, other, label, score, backbone.schema)
     return found
+
+
+def type_of(backbone: OdRte, words: Tensor, span: Span) -> int:
+    """The type in whose table the span's begin and end are most probable."""
+    table = backbone.types
+    if table is None:
+        return 0
+    pair = torch.cat([words[span[0]], words[span[1] - 1]])
+    return int(table.classify(pair_features(table.pairs, pair)).argmax())
+
+
+def pair_features(pairs: PairFeatures, pair: Tensor) -> Tensor:
+    """ReLU(P [h_i; h_j] + b) as it is written."""
+    return F.linear(pair, pairs.project.weight, pairs.project.bias).relu()
 
 
 def scan(corners: set[Corner], side: int, *, turned: bool) -> set[tuple[int, int, int, int]]:
@@ -78,16 +130,17 @@ def scan(corners: set[Corner], side: int, *, turned: bool) -> set[tuple[int, int
 # --- Dual-Dec -------------------------------------------------------------------------------------------------
 
 
-def dual_dec(backbone: DualDec, sentence: Features, threshold: float) -> set[Found]:
+def dual_dec(backbone: DualDec, sentence: Features, threshold: float) -> Found:
     """One relation at a time, and of it one head at a time."""
     words = sentence.hidden[1:]
-    found: set[Found] = set()
+    found = Found({}, {})
     scores = backbone.relations(sentence)[0].sigmoid()
     for label in (scores >= threshold).nonzero().flatten().tolist() if len(words) else ():
         for head, score in spans_of(*decode_by_hand(backbone, words, label, None, None)):
             for tail, other in spans_of(*decode_by_hand(backbone, words, label, head, None)):
                 if min(score, other) >= threshold and head[:2] != tail[:2]:
-                    found.add(_triplet(head[:2], tail[:2], label, backbone.schema))
+                    ends = (head[:2], head.type), (tail[:2], tail.type)
+                    found.add(*ends, label, min(float(scores[label]), score, other), backbone.schema)
     return found
 
 
@@ -135,10 +188,18 @@ def spans_of(begins: Tensor, ends: Tensor) -> list[tuple[Entity, float]]:
 # --- TLRel ----------------------------------------------------------------------------------------------------
 
 
-def tlrel(backbone: TlRel, sentence: Features, threshold: float) -> set[Found]:
+def tlrel(backbone: TlRel, sentence: Features, threshold: float) -> Found:
     """The whole tensor of a sentence, and its mean over the words of each ordered pair of entities."""
-    found: set[Found] = set()
-    (entities,) = backbone.entities.find(sentence)
+    tagger = backbone.entities
+    (entities,) = tagger.find(sentence)
+    found = Found({}, {})
+    if not len(sentence.hidden[1:]):
+        return found
+    emissions = tagger.emit(tagger.branch(sentence.hidden[1:]))
+    (tags,) = tagger.crf.decode(emissions[None], torch.ones(1, len(emissions), dtype=torch.bool)).tolist()
+    for start, end, type_, _ in entities:
+        shares = [float(emissions[word].softmax(-1)[tags[word]]) for word in range(start, end)]
+        found.entities[start, end] = type_, min(shares)
     if len(entities) < 2:
         return found
     logits = backbone.relations(*backbone.relations.factors(sentence.hidden[None, 1:]))[0]
@@ -146,24 +207,23 @@ def tlrel(backbone: TlRel, sentence: Features, threshold: float) -> set[Found]:
         box = logits[slice(*one[:2]), slice(*other[:2])]
         for label, score in enumerate(box.mean((0, 1)).sigmoid().tolist()):
             if score >= threshold:
-                found.add(_triplet(one[:2], other[:2], label, backbone.schema))
+                head, tail = one[:2], other[:2]
+                if backbone.schema.is_turned(label, head, tail):
+                    head, tail = tail, head
+                found.triplets[head, tail, label] = max(score, found.triplets.get((head, tail, label), 0.0))
     return found
 
 
 # --- Re-Cent --------------------------------------------------------------------------------------------------
 
 
-def re_cent(backbone: ReCent, sentence: Features, threshold: float) -> set[Found]:
+def re_cent(backbone: ReCent, sentence: Features, threshold: float) -> Found:
     """All spans, those of each role that do not overlap, and their pairs one by one."""
-    return {(*head, *tail, label) for head, tail, label in re_cent_scores(backbone, sentence, threshold)}
-
-
-def re_cent_scores(backbone: ReCent, sentence: Features, threshold: float) -> dict[tuple[Span, Span, int], float]:
-    """``re_cent`` with scores."""
     assert sentence.prompts is not None
     number, reader = int(sentence.prompts[0]), backbone.roles
+    found = Found({}, {})
     if not number:
-        return {}
+        return found
     hidden = F.layer_norm(sentence.hidden, sentence.hidden.shape[-1:])
     labels, words = reader.label(hidden[1 : 1 + number]) / hidden.shape[-1] ** 0.5, hidden[1 + number :]
     spans = [
@@ -189,14 +249,17 @@ def re_cent_scores(backbone: ReCent, sentence: Features, threshold: float) -> di
                 kept.append((sigmoid(logit), span, label))
         roles.append((vectors, kept))
     (subjects, chosen), (objects, others) = roles
-    found = {}
     for (p_head, head, label), (p_tail, tail, other) in product(chosen, others):
         if label == other and head != tail:
             vector = pair_vector(backbone.pairs.join, subjects[head], objects[tail])
             pair = (labels[label] @ vector + backbone.pairs.bias[0]).sigmoid()
             score = (p_head + p_tail + float(pair)) / 3
             if score >= threshold:
-                found[head, tail, label] = score
+                types = [
+                    0 if backbone.types is None else int(backbone.types(torch.cat([subjects[x], objects[x]])).argmax())
+                    for x in (head, tail)
+                ]
+                found.add((head, types[0]), (tail, types[1]), label, score, None)
     return found
 
 
@@ -215,7 +278,7 @@ def pair_vector(join: PairFfn, one: Tensor, other: Tensor) -> Tensor:
     return join.out(hidden.relu())
 
 
-LOOPS: dict[str, Callable[[Any, Features, float], set[Found]]] = {
+LOOPS: dict[str, Callable[[Any, Features, float], Found]] = {
     "dual_dec": dual_dec,
     "tlrel": tlrel,
     "od_rte": od_rte,

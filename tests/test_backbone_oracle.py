@@ -57,7 +57,7 @@ CEILINGS = {
     "od_rte, either": (100.0, 99.8),
     "re_cent": (100.0, 97.3),
 }
-"""The least precision and recall on WebNLG's val_triples.json, which is F1 99.9 for OD-RTE and 98.7 for TLRel."""
+"""The least precision and recall on WebNLG's val_triples.json: F1 98.80 for TLRel, 99.88 and 99.92 for OD-RTE."""
 
 
 def test_ceilings_on_webnlg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import spacy
 import torch
 
 from spacy_ie_moe.gmoe_rte import checkpoint
@@ -15,6 +16,7 @@ from spacy_ie_moe.gmoe_rte.backbones import BACKBONES
 from spacy_ie_moe.gmoe_rte.features import Entity, Extraction, Features, Triplet
 
 from .test_gmoe_backbones import total
+from .test_gmoe_component import Make, found_in, make_examples, make_gmoe, texts_of, train  # noqa: F401
 from .test_gmoe_network import SCHEMA, assert_same, f1, join, one_by_one
 
 PAGE = Path(__file__).parents[1] / "docs" / "backbones.md"
@@ -32,8 +34,7 @@ def example() -> Iterator[str]:
 
 
 def test_the_toy_backbone_has_fewer_than_sixty_lines(example: str) -> None:
-    lines = [line for line in example[example.index("class Tags") :].splitlines() if line.strip()]
-    assert len(lines) < 60
+    assert len([line for line in example.splitlines() if line.strip()]) < 60
 
 
 @pytest.mark.parametrize("mixture", [None, "gmoe"])
@@ -59,3 +60,13 @@ def test_the_toy_backbone_learns(example: str, mixture: str | None) -> None:
     assert_same(found[::-1], network.predict(join(one_by_one(features)[::-1]), 0.5))
     again = checkpoint.read_triplet_files(checkpoint.triplet_files(bundle), wanted={"beta": 0.1})
     assert_same(found, again.network.eval().predict(features, 0.5))
+
+
+def test_the_toy_backbone_in_a_pipeline(example: str, make_gmoe: Make, tmp_path: Path) -> None:  # noqa: F811
+    nlp = make_gmoe(model={"backbone": "words", "backbone_settings": {}})
+    train(nlp, make_examples(nlp, 20), 30)
+    found = [found_in(doc) for doc in nlp.pipe(texts_of(nlp))]
+    assert any(relations for relations, *_ in found)
+    nlp.to_disk(tmp_path)
+    again = spacy.load(tmp_path)
+    assert [found_in(doc) for doc in again.pipe(texts_of(again))] == found

@@ -391,14 +391,18 @@ def test_gold_of_other_white_space_and_tokens(make_gmoe: Make) -> None:
         assert len(extraction.triplets) == (len(expected) == 2)
 
 
-def test_pairs_whose_relation_is_not_recorded_are_unknown(make_gmoe: Make) -> None:
-    nlp = make_gmoe()
+@pytest.mark.parametrize(("symmetric", "unknown"), [([], {(1, 0)}), (["spouse"], {(1, 0), (0, 1)})])
+def test_pairs_whose_relation_is_not_recorded_are_unknown(
+    make_gmoe: Make, symmetric: list[str], unknown: set[tuple[int, int]]
+) -> None:
+    """What is not recorded may be a symmetric relation, which is learnt of the pair the other way round."""
+    nlp = make_gmoe(symmetric=symmetric)
     doc = gold_doc(nlp, random.Random(0))
     head, tail = list(doc.spans["gmoe_rte"])[:2]
     doc.user_data["ignored_pairs"] = [[tail.start, tail.end, head.start, head.end], [0, 1, 3, 4]]
     example = make_example(doc, gold_ents=False)
     (extraction,) = nlp.get_pipe("gmoe_rte")._gold([example], split_sentences([example.predicted], by_sentence=True))
-    assert extraction.unknown == {(1, 0)}
+    assert extraction.unknown == unknown
 
 
 def test_relations_name_their_entities_by_place_where_types_differ(make_gmoe: Make, caplog: Any) -> None:
@@ -423,7 +427,7 @@ def test_relations_name_their_entities_by_place_where_types_differ(make_gmoe: Ma
 def test_says_what_cannot_be_found(make_gmoe: Make, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         make_gmoe(model={"backbone_settings": {**BACKBONE, "max_span": 1}})
-    assert "wider than model.backbone_settings.max_span, which is 1" in caplog.text
+    assert "wider than max_span of the backbone 'sinet', which is 1" in caplog.text
     assert "overlap longer ones" not in caplog.text
     nlp = make_gmoe(before=lambda nlp: nlp.add_pipe("sentencizer"))
     assert "will set some" not in caplog.text
@@ -435,9 +439,17 @@ def test_says_what_cannot_be_found(make_gmoe: Make, caplog: pytest.LogCaptureFix
     assert "'sentencizer' will set some" in caplog.text
 
 
-@pytest.mark.parametrize(("backbone", "said"), [("tlrel", True), ("od_rte", False)])
+@pytest.mark.parametrize(
+    ("backbone", "lost"),
+    [
+        ("sinet", None),
+        ("tlrel", "entities that overlap"),
+        ("od_rte", "some triplets of one relation that overlap in both arguments"),
+        ("dual_dec", "heads of one relation, and tails of one head, that overlap"),
+    ],
+)
 def test_says_that_entities_overlap(
-    make_gmoe: Make, caplog: pytest.LogCaptureFixture, backbone: str, said: bool
+    make_gmoe: Make, caplog: pytest.LogCaptureFixture, backbone: str, lost: str | None
 ) -> None:
     nlp = make_gmoe(model={"backbone": backbone, "backbone_settings": {}})
     examples = make_examples(nlp, 10)
@@ -449,9 +461,10 @@ def test_says_that_entities_overlap(
     relations = sum(len(example.reference._.relations) for example in examples)
     message = (
         f"2 of {entities} entities overlap longer ones, and {len(doc._.relations)} of {relations} relations need one "
-        "of these; the backbone 'tlrel' finds no entities that overlap."
+        f"of these; the backbone {backbone!r} loses {lost}."
     )
-    assert (message in caplog.text) is said and doc._.relations
+    assert (message in caplog.text) is (lost is not None) and doc._.relations
+    assert ("overlap longer ones" in caplog.text) is (lost is not None)
 
 
 def test_initialising_anew_starts_from_the_pretrained_encoder(make_gmoe: Make) -> None:

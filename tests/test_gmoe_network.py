@@ -345,13 +345,13 @@ def test_the_experts_keep_their_order() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": 3}, "mixture.heads is 3; expected a divisor of the encoder's width 8"),
-        ({"heads": 0}, "mixture.heads is 0; expected a divisor"),
-        ({"heads": 16}, "mixture.heads is 16; expected a divisor"),
-        ({"kernel": "gcn"}, "mixture.kernel is 'gcn'; expected one of token, sentence, hetero"),
-        ({"experts": ("entities", "relations")}, "mixture.experts is .*; expected 'triplets' and any of"),
-        ({"experts": ("events", "triplets")}, "mixture.experts is .*events"),
-        ({"experts": ()}, "mixture.experts is"),
+        ({"heads": 3}, "mixture_settings.heads is 3; expected a divisor of the encoder's width 8"),
+        ({"heads": 0}, "mixture_settings.heads is 0; expected a divisor"),
+        ({"heads": 16}, "mixture_settings.heads is 16; expected a divisor"),
+        ({"kernel": "gcn"}, "mixture_settings.kernel is 'gcn'; expected one of token, sentence, hetero"),
+        ({"experts": ("entities", "relations")}, "mixture_settings.experts is .*; expected 'triplets' and any of"),
+        ({"experts": ("events", "triplets")}, "mixture_settings.experts is .*events"),
+        ({"experts": ()}, "mixture_settings.experts is"),
     ],
 )
 def test_wrong_options_of_a_mixture(options: dict[str, Any], message: str) -> None:
@@ -1000,9 +1000,15 @@ def test_a_stripped_network_predicts_the_same(options: dict[str, Any]) -> None:
         ({"backbone_settings": {"streams": "both"}}, "backbone_settings.streams is 'both'; expected 'triplets' or"),
         ({"mixture": "moe"}, "mixture is 'moe'; expected None or one of gmoe, paper_literal"),
         ({"mixture_settings": {"head": 4}}, "mixture_settings are {'head': 4}.*unexpected"),
-        ({"mixture_settings": {"heads": "four"}}, "mixture.heads is 'four'"),
-        ({"alpha": -0.1}, "alpha is -0.1; expected 0 or more"),
-        ({"beta": -1}, "beta is -1; expected 0 or more"),
+        ({"mixture_settings": {"heads": "four"}}, "mixture_settings.heads is 'four'"),
+        ({"mixture_settings": {"dropout": 2}}, "mixture_settings.dropout is 2; expected a number from 0 to 1"),
+        ({"mixture_settings": {"gate": "a"}}, "mixture_settings.gate is 'a'; expected a finite number of at least 0"),
+        ({"mixture_settings": {"negative_slope": "x"}}, "mixture_settings.negative_slope is 'x'; expected a finite"),
+        ({"backbone": ["sinet"]}, r"backbone is \['sinet'\]; expected one of sinet"),
+        ({"alpha": "a"}, "alpha is 'a'; expected a finite number of at least 0"),
+        ({"alpha": float("inf")}, "alpha is inf; expected a finite number of at least 0"),
+        ({"alpha": -0.1}, "alpha is -0.1; expected a finite number of at least 0"),
+        ({"beta": -1}, "beta is -1; expected a finite number of at least 0"),
         ({"mixture": None, "backbone_settings": {"streams": "experts"}}, "reads the stream 'entities'"),
         (
             {"mixture_settings": {"experts": ["entities", "triplets"]}, "backbone_settings": {"streams": "experts"}},
@@ -1132,6 +1138,19 @@ def test_damaged_configs(fields: dict[str, Any], message: str) -> None:
     files = changed(checkpoint.triplet_files(make_bundle({})), **fields)
     with pytest.raises(ValueError, match=message):
         checkpoint.read_triplet_files(files, "here")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"backbone_settings": {"size_width": 5}}, "model.backbone_settings.size_width is 5, .*; expected 4, which it"),
+        ({"mixture_settings": {"layers": 2}}, "model.mixture_settings.layers is 2, .*; expected 1, which it"),
+    ],
+)
+def test_settings_that_saved_weights_do_not_fit(wanted: dict[str, Any], message: str) -> None:
+    files = checkpoint.triplet_files(make_bundle({"mixture": "gmoe", "mixture_settings": {"layers": 1}}))
+    with pytest.raises(ValueError, match=message):
+        checkpoint.read_triplet_files(files, wanted=wanted)
 
 
 def test_damaged_files() -> None:

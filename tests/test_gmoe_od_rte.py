@@ -118,6 +118,15 @@ def test_boxes_that_share_words_come_back() -> None:
         assert match(corners_of(gold), both=False) == gold
 
 
+def test_boxes_that_overlap_in_both_arguments_may_be_lost() -> None:
+    """As OD-RTE matches corners: the nearest ones are taken, so a box within another is in its way."""
+    nested = {(0, 3, 5, 8), (1, 2, 6, 7)}
+    assert match(corners_of(nested), both=True) == nested
+    assert match(corners_of({(0, 0, 2, 5), (0, 0, 3, 4)}), both=True) == {(0, 0, 3, 4)}
+    assert match(corners_of({(0, 0, 2, 5), (0, 0, 3, 4)}), both=False) == {(0, 0, 2, 4), (0, 0, 3, 4)}
+    assert match(corners_of({(0, 0, 2, 3), (0, 0, 3, 4)}), both=True) == {(0, 0, 3, 3)}, "and one may be neither"
+
+
 def test_boxes_of_different_tables_do_not_meet() -> None:
     cells = Cells(
         np.array([0, 0, 1]), np.array([0, 0, 0]), np.array([1, 1, 1]),
@@ -231,9 +240,12 @@ def head_first(extraction: Extraction, head: int, tail: int, label: int) -> tupl
         ({"match": "all"}, "backbone_settings.match is 'all'; expected both or either"),
         ({"pair_width": 0}, "backbone_settings.pair_width is 0; expected a whole number of at least 1"),
         ({"relations_at_once": 1.5}, "backbone_settings.relations_at_once is 1.5; expected a whole number"),
-        ({"region_weight": -1}, "backbone_settings.region_weight is -1; expected 0 or more"),
-        ({"region_weight": "1"}, "backbone_settings.region_weight is '1'; expected 0 or more"),
-        ({"region_weight": float("inf")}, "backbone_settings.region_weight is inf; expected 0 or more"),
+        ({"region_weight": -1}, "backbone_settings.region_weight is -1; expected a finite number of at least 0"),
+        ({"region_weight": "1"}, "backbone_settings.region_weight is '1'; expected a finite number of at least 0"),
+        (
+            {"region_weight": float("inf")},
+            "backbone_settings.region_weight is inf; expected a finite number of at least 0",
+        ),
     ],
 )
 def test_wrong_settings(options: dict, message: str) -> None:

@@ -20,8 +20,8 @@ from spacy.language import Language
 from spacy.tokens import DocBin
 from torch import Tensor
 
-from benchmarks import study_scores, zero_shot_rte
-from benchmarks.backbone_loops import pair_vector, re_cent_scores, span_vector
+from benchmarks import backbone_loops, study_scores, zero_shot_rte
+from benchmarks.backbone_loops import pair_vector, span_vector
 from benchmarks.study_scores import Scores, at_thresholds, best_threshold, predict
 from spacy_ie_moe.gmoe_rte.backbones import re_cent
 from spacy_ie_moe.gmoe_rte.backbones.re_cent import PromptReader, ReCent, choose_arguments
@@ -174,7 +174,7 @@ def test_scores_and_types_are_those_of_loops(schema: Schema) -> None:
     for part, extraction in zip(one_by_one(features), network.predict(features, 0.43), strict=True):
         spans = [entity[:2] for entity in extraction.entities]
         triplets = {(spans[head], spans[tail], label): score for head, tail, label, score in extraction.triplets}
-        expected = re_cent_scores(network.backbone, part, 0.43)
+        expected = backbone_loops.re_cent(network.backbone, part, 0.43).triplets
         assert triplets == pytest.approx(expected, abs=1e-5)
         assert {*spans} == {span for head, tail, _ in expected for span in (head, tail)}
         if network.backbone.types is not None:

@@ -151,8 +151,8 @@ def test_the_loss_is_that_of_words_and_pairs() -> None:
     [
         ({"rank": 0}, "backbone_settings.rank is 0; expected a whole number of at least 1"),
         ({"branch_width": 0}, "backbone_settings.branch_width is 0; expected a whole number of at least 1"),
-        ({"positive_weight": 0}, "backbone_settings.positive_weight is 0; expected more than 0"),
-        ({"positive_weight": True}, "backbone_settings.positive_weight is True; expected more than 0"),
+        ({"positive_weight": 0}, "backbone_settings.positive_weight is 0; expected a finite number above 0"),
+        ({"positive_weight": True}, "backbone_settings.positive_weight is True; expected a finite number above 0"),
     ],
 )
 def test_wrong_settings(options: dict, message: str) -> None:

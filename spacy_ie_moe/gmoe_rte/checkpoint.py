@@ -79,8 +79,24 @@ def read_triplet_files(
         raise ValueError(f"checkpoint {str(source)!r}: settings in {CONFIG} are damaged ({error}).") from error
     if config["stripped"]:
         bundle.network.strip_auxiliary()
-    read_weights(bundle.network, files, source)
+    try:
+        read_weights(bundle.network, files, source)
+    except ValueError:
+        _refuse_changes(config["settings"], bundle.settings)
+        raise
     return bundle
+
+
+def _refuse_changes(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where a config has settings that its network was not made with."""
+    for group in ("backbone_settings", "mixture_settings"):
+        made, given = (of_network.get(group) or {} for of_network in (saved, settings))
+        for name, value in given.items():
+            if name in made and made[name] != value:
+                raise ValueError(
+                    f"model.{group}.{name} is {value!r}, and the weights of the saved network do not fit it; expected "
+                    f"{made[name]!r}, which it was made with."
+                ) from None
 
 
 def _merged(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -449,13 +449,13 @@ class GMoERTE(SavedPipe):
             has_sentences = has_sentences or example.predicted.has_annotation("SENT_START")
         if widths[True]:
             logger.warning(
-                "%s: %d of %d entities are wider than model.backbone_settings.max_span, which is %d; they cannot be "
-                "found.", self.name, widths[True], widths.total(), widest
+                "%s: %d of %d entities are wider than max_span of the backbone %r, which is %d; they cannot be found.",
+                self.name, widths[True], widths.total(), self._codec_settings()["backbone"], widest
             )  # fmt: skip
         if shorter and backbone.loses:
             logger.warning(
                 "%s: %d of %d entities overlap longer ones, and %d of %d relations need one of these; the backbone %r "
-                "finds no %s.", self.name, shorter, widths.total(), overlapping[True], overlapping.total(),
+                "loses %s.", self.name, shorter, widths.total(), overlapping[True], overlapping.total(),
                 self._codec_settings()["backbone"], backbone.loses
             )  # fmt: skip
         if self.by_sentence and nlp is not None and not has_sentences and (setters := _sentence_setters(nlp)):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import make_backbone
+from .checks import check_weight
 from .features import Extraction, Features
 from .mixture import EXPERTS, PRESETS, TRIPLETS, Mixture
 from .prompts import draw_prompts
@@ -44,9 +45,8 @@ class RTENetwork(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not value >= 0:  # NaN neither
-                raise ValueError(f"{name} is {value!r}; expected 0 or more.")
+        check_weight("alpha", alpha, zero=True)
+        check_weight("beta", beta, zero=True)
         self.schema = schema
         self.weights = {"entities": alpha, "relations": beta}
         self.backbone = make_backbone(backbone, width, schema, backbone_settings or {})

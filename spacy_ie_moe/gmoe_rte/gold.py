@@ -60,6 +60,7 @@ class GoldReader:
         self.spans_key = spans_key
         self.types = {name: index for index, name in enumerate(schema.entities)}
         self.labels = {name: index for index, name in enumerate(schema.relations)}
+        self.has_symmetric = bool(schema.symmetric)
         self.left_out: Counter[str] = Counter()
 
     def __call__(self, examples: list[Example], sentences: Sentences) -> list[Extraction]:
@@ -109,6 +110,8 @@ class _Document:
             head, tail = placed.get((head_start, head_end)), placed.get((tail_start, tail_end))
             if head is not None and tail is not None:
                 self.unknown.append((head, tail))
+                if reader.has_symmetric:  # what is not annotated may be a relation that is learnt the other way round
+                    self.unknown.append((tail, head))
         self.limits = doc.user_data.get("pair_limits")
         self.origins = {key: position for position, key in placed.items() if key is not None}
 

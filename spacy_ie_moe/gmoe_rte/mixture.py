@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..labels import is_whole_number
+from .checks import check_shares, check_weight, check_whole
 from .features import Features
 
 TRIPLETS = "triplets"
@@ -72,11 +73,14 @@ class Mixture(nn.Module):
         super().__init__()
         self.experts = _checked_experts(experts)
         if kernel not in KERNELS:
-            raise ValueError(f"mixture.kernel is {kernel!r}; expected one of {', '.join(KERNELS)}.")
-        if not is_whole_number(layers, 0):
-            raise ValueError(f"mixture.layers is {layers!r}; expected a whole number of at least 0.")
+            raise ValueError(f"mixture_settings.kernel is {kernel!r}; expected one of {', '.join(KERNELS)}.")
+        check_whole(0, group="mixture_settings", layers=layers)
+        check_shares(group="mixture_settings", dropout=dropout)
+        check_weight("mixture_settings.negative_slope", negative_slope, zero=True)
+        if gate is not None:
+            check_weight("mixture_settings.gate", gate, zero=True)
         if not is_whole_number(heads, 1) or width % heads:
-            raise ValueError(f"mixture.heads is {heads!r}; expected a divisor of the encoder's width {width}.")
+            raise ValueError(f"mixture_settings.heads is {heads!r}; expected a divisor of the encoder's width {width}.")
         self.project = nn.ModuleDict({name: _projection(width, identity_init) for name in self.experts[:-1]})
         self.layers: Any = nn.ModuleList(
             MutualLearning(
@@ -286,5 +290,5 @@ def _mix(gamma: Tensor, values: Tensor) -> Tensor:
 def _checked_experts(experts: tuple[str, ...]) -> tuple[str, ...]:
     chosen = tuple(name for name in EXPERTS if name in experts)
     if set(experts) - set(EXPERTS) or TRIPLETS not in chosen:
-        raise ValueError(f"mixture.experts is {experts!r}; expected {TRIPLETS!r} and any of {EXPERTS[:-1]}.")
+        raise ValueError(f"mixture_settings.experts is {experts!r}; expected {TRIPLETS!r} and any of {EXPERTS[:-1]}.")
     return chosen

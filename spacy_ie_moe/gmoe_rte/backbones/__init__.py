@@ -36,7 +36,7 @@ class Backbone(Protocol):
     max_span: int
     """Words of the widest entity that it can find."""
     loses: str
-    """What it does not find of what overlaps, as in "it finds no ..."; empty if it loses nothing."""
+    """What it does not find of what overlaps, as in "it loses ..."; empty if it loses nothing."""
 
     def prepare(self, lengths: np.ndarray, gold: Sequence[Extraction], rng: np.random.Generator) -> Any:
         """What to learn from a batch of sentences [B], drawn once for the backbone and its experts."""
@@ -74,7 +74,7 @@ def complete(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def make_backbone(name: str, width: int, schema: Schema, settings: Mapping[str, Any]) -> Any:
     """The backbone ``name`` for vectors of ``width``. Raises ``ValueError`` for unknown names and settings."""
-    if name not in BACKBONES:
+    if not isinstance(name, str) or name not in BACKBONES:
         raise ValueError(f"backbone is {name!r}; expected one of {', '.join(BACKBONES)}.")
     _, _, *known = signature(BACKBONES[name]).parameters
     try:

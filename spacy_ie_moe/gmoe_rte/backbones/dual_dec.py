@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_shares, check_whole
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
 from .linear import PRIOR
-from .settings import check_shares, check_whole
 from .tensors import tensor_like, tensors_like
 from .triplets import SpanTriplet, gold_triplets, to_extraction
 
@@ -76,7 +76,7 @@ class DualDec(nn.Module):
 
     reads = (TRIPLETS,)
     max_span = sys.maxsize
-    loses = "heads of one relation, nor tails of one head, that overlap"
+    loses = "heads of one relation, and tails of one head, that overlap"
 
     def __init__(
         self,

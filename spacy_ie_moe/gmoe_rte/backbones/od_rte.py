@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_shares, check_weight, check_whole
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
 from .linear import PRIOR, PairFeatures, in_parts
-from .settings import check_shares, check_weight, check_whole
 from .tensors import tensor_like, tensors_like
 from .triplets import SpanTriplet, best_arguments, gold_triplets, to_extraction
 from .vertices import BEGIN_BEGIN, BEGIN_END, CORNERS, END_BEGIN, END_END, Cells, match_corners
@@ -72,12 +72,13 @@ class OdRte(nn.Module):
     width: d of the vectors. pair_width: of the pairs of words; 3 d by default. dropout: on vectors and pairs.
     relations_at_once: relations that a sentence is learnt with, all of its own and others drawn at random.
     region_weight: of the map of boxes (0 in the released code), which counts as the table of one corner of one relation
-    does. match: "both" ways of matching corners must find a box, or "either" of them, which finds more.
+    does; a weight w of the means of both, as it is published, is 4 * relations_at_once * w here. match: "both" ways of
+    matching corners must find a box, or "either" of them, which finds more.
     """
 
     reads = (TRIPLETS,)
     max_span = sys.maxsize
-    loses = "triplets of one relation of which both arguments overlap"
+    loses = "some triplets of one relation that overlap in both arguments"
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class OdRte(nn.Module):
         pair_width = 3 * width if pair_width is None else pair_width
         check_whole(1, pair_width=pair_width, relations_at_once=relations_at_once)
         check_shares(dropout=dropout)
-        check_weight("region_weight", region_weight, zero=True)
+        check_weight("backbone_settings.region_weight", region_weight, zero=True)
         if match not in MATCHES:
             raise ValueError(f"backbone_settings.match is {match!r}; expected {' or '.join(MATCHES)}.")
         self.schema = schema
@@ -106,9 +107,8 @@ class OdRte(nn.Module):
         self.pairs = PairFeatures(width, pair_width, dropout)
         self.corners = nn.Linear(pair_width, len(CORNERS) * len(schema.relations))
         self.corners.bias.data.fill_(-CORNER_PRIOR)
-        self.region = nn.Linear(pair_width, 1) if region_weight else None
-        if self.region is not None:
-            self.region.bias.data.fill_(-PRIOR)
+        self.region = nn.Linear(pair_width, 1)
+        self.region.bias.data.fill_(-PRIOR)
         self.types = EntityTable(width, len(schema.entities), pair_width, dropout) if len(schema.entities) > 1 else None
 
     def make_expert(self, task: str) -> nn.Module:
@@ -187,7 +187,7 @@ class OdRte(nn.Module):
         """The summed losses of the corners and of the region in some cells [P]."""
         pairs = self.pairs((heads, tails), first, second)
         of_corners = _cell_loss(F.linear(pairs, weight, bias), corners, counted)
-        if self.region is None:
+        if not self.region_weight:
             return of_corners, of_corners.new_zeros(())
         return of_corners, _cell_loss(self.region(pairs).squeeze(-1), region, counted)
 

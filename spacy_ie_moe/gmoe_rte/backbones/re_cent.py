@@ -24,12 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_shares, check_whole
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
 from .linear import PairFeatures, SplitLinear
 from .sampling import all_spans
-from .settings import check_shares, check_whole
 from .tensors import tensor_like, tensors_like
 from .triplets import Span, SpanTriplet, best_arguments, to_extraction
 
@@ -93,7 +93,7 @@ class ReCent(nn.Module):
     """
 
     reads = (TRIPLETS,)
-    loses = "subjects that overlap, nor objects"
+    loses = "subjects that overlap, and objects that do"
 
     def __init__(
         self,

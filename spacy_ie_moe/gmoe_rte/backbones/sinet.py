@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...labels import is_whole_number
+from ..checks import check_shares, check_whole
 from ..features import Entity, Extraction, Features, Triplet
 from ..mixture import TRIPLETS
 from ..pooling import RangeMax
 from ..schema import Schema
 from .linear import PRIOR, SplitLinear
 from .sampling import Sampler, SpanTargets, all_spans
-from .settings import check_shares, check_whole
 from .tensors import tensor_like
 
 SIZES = 100

@@ -21,17 +21,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import check_shares, check_weight, check_whole
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
 from .crf import Crf
 from .linear import in_parts
-from .settings import check_shares, check_weight, check_whole
 from .tensors import tensor_like, tensors_like
 from .triplets import SpanTriplet, gold_triplets, to_extraction
 
 LOGITS_AT_ONCE = 2**22
-"""Pairs of words by relations whose logits are made in one go, at least those of one word: for long documents."""
+"""Pairs of words by relations, or by what they are made of, that are made in one go, at least those of one word: for
+long documents."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class TlRel(nn.Module):
         super().__init__()
         check_whole(1, branch_width=branch_width, query_width=query_width, rank=rank)
         check_shares(dropout=dropout)
-        check_weight("positive_weight", positive_weight, zero=False)
+        check_weight("backbone_settings.positive_weight", positive_weight, zero=False)
         self.schema = schema
         self._sizes = (width, branch_width, query_width, rank, dropout, positive_weight)
         self.entities: Any = self.make_expert("entities")
@@ -227,13 +228,18 @@ class RelationTensor(nn.Module):
         for row, (relations, known) in enumerate(zip(targets.relations, targets.counted, strict=True)):
             n = len(known)  # by sentence, as padding would be the most of it
             cells, counted = tensors_like((relations, known), words)
-            at_once = max(1, LOGITS_AT_ONCE // max(1, n * len(self.relations)))
+            at_once = self._at_once(n)
             for start in range(0, n, at_once):
                 heads = slice(start, min(start + at_once, n))
                 own = cells[(cells[:, 0] >= heads.start) & (cells[:, 0] < heads.stop)] - cells.new_tensor([start, 0, 0])
                 parts = queries[row, heads], keys[row, :n], own, counted[heads]
                 total = total + in_parts(at_once < n, self._loss, *parts)
         return total / number
+
+    def _at_once(self, tails: int) -> int:
+        """How many rows of heads fit ``LOGITS_AT_ONCE`` with so many tails: logits, and what is summed to make them."""
+        size, _, rank = self.core.shape
+        return max(1, LOGITS_AT_ONCE // (max(tails, size) * max(len(self.relations), rank)))
 
     def _loss(self, query: Tensor, key: Tensor, cells: Tensor, counted: Tensor) -> Tensor:
         """The summed loss of some heads' words [I, a] and all tails' [n, b], whose cells [M, 3] are 1."""
@@ -260,7 +266,7 @@ class RelationTensor(nn.Module):
         for rows in (query, key):
             sums = F.pad(rows.double().cumsum(0), (0, 0, 1, 0))
             sides.append(((sums[bounds[:, 1]] - sums[bounds[:, 0]]) / sizes).to(rows.dtype)[None])
-        at_once = max(1, LOGITS_AT_ONCE // (len(spans) * len(self.relations)))
+        at_once = self._at_once(len(spans))
         for first in range(0, len(spans), at_once):
             yield first, self(sides[0][:, first : first + at_once], sides[1])[0]
 
