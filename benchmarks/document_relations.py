@@ -73,7 +73,7 @@ def main(
     facts: Annotated[Path, typer.Option(help="The facts that Ign F1 leaves out, as convert --facts writes them.")],
     labels: Annotated[Path, typer.Option(help="JSON file with the label of each relation id.")],
     output: Annotated[Path, typer.Option(help="Folder for the page.")],
-    limit: Annotated[int, typer.Option(help="At most so many documents of each file; 0 for all.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many documents of each file; 0 for all.")] = 0,
     note: Annotated[str, typer.Option(help="What the page says of the documents.")] = "",
 ) -> None:
     """Write the page."""

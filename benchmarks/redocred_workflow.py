@@ -48,7 +48,9 @@ SAMPLE = Source(
 def main(
     smoke: Annotated[str, typer.Option(help="true: a few hand-written documents.")] = "false",
     model: Annotated[str, typer.Option(help="A pipeline folder or a checkpoint.")] = "glirel-mini",
-    limit: Annotated[int, typer.Option(help="Documents to report on, and to choose thresholds on; 0 for all.")] = 0,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Documents to report on, and to choose thresholds on; 0 for all.")
+    ] = 0,
 ) -> None:
     """Convert, evaluate, and write the page."""
     small = is_smoke(smoke)

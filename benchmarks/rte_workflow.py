@@ -91,12 +91,12 @@ def main(
     for option, value, owner in (("--test", test, "webnlg"), ("--splits", splits, "zero_shot")):
         if value is not None and name != owner:
             raise typer.BadParameter(f"{option} is {value!r} for {name}; expected it for {owner} only.")
-    if name != "zero_shot":
-        run_strings(step, name, small, test or "val_triples.json", options)
-        return
     try:
-        run_zero_shot(step, small, read_seeds(splits or "0", "--splits"), options)
-    except ValueError as error:
+        if name == "zero_shot":
+            run_zero_shot(step, small, read_seeds(splits or "0", "--splits"), options)
+        else:
+            run_strings(step, name, small, test or "val_triples.json", options)
+    except (OSError, ValueError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
 
@@ -128,7 +128,8 @@ def run_strings(step: str, name: str, smoke: bool, test: str, options: dict[str,
         train(with_corpora(study, name, smoke), name, smoke, options)
     else:
         trainings, results = (root(kind, smoke) / name for kind in ("training", "results"))
-        study_report.main(trainings, results, SMOKE_TITLE if smoke else TITLES[name].format(test=test))
+        title = SMOKE_TITLE if smoke else TITLES[name].format(test=test)
+        study_report.main(trainings, results, title, compare=name != "webnlg_sample")
 
 
 def with_corpora(study: dict[str, Any], folder: str, smoke: bool) -> dict[str, Any]:

@@ -242,13 +242,14 @@ def strings_section(study: Study, where: str) -> str:
 def strings_table(study: Study) -> str:
     """Precision, recall and F1 of each row, what the mixture gains, and what it costs."""
     fields = STRINGS["test"]
-    header = ["variant", "seeds", *fields, "Δ f1", "sentences per second", "trained parameters"]
+    header = ["variant", "seeds", *fields, *(["Δ f1"] if study.baseline else [])]
+    header += ["sentences per second", "trained parameters"]
     lines = []
     for row in study.rows:
         other = study.baseline_of(row) if " + " in row.variant else None
-        gain = NONE if other is None else str(row.difference(other, fields["f1"]))
+        gain = [NONE if other is None else str(row.difference(other, fields["f1"]))] if study.baseline else []
         cost = [f"{row.summary('sentences_per_second').mean:.0f}", show_range(row.values("trainable_parameters"))]
-        lines.append([row.name, ", ".join(map(str, row.values("seed"))), *row.cells(fields.values()), gain, *cost])
+        lines.append([row.name, ", ".join(map(str, row.values("seed"))), *row.cells(fields.values()), *gain, *cost])
     return table(header, lines)
 
 
@@ -341,6 +342,7 @@ def main(
     output: Annotated[Path, typer.Argument(help="Folder for the page, its pictures and results.json.")],
     title: Annotated[str | None, typer.Option(help="Heading of the page; default: the name of the folder.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Variant to compare with; default: the first.")] = None,
+    compare: Annotated[bool, typer.Option(help="Whether to compare the variants with one of them.")] = True,
     paper: Annotated[
         Path | None, typer.Option(help="JSON with the paper's F1: variant to [Ent, Rel, Rel+] in percent.")
     ] = None,
@@ -349,7 +351,8 @@ def main(
     try:
         rows = make_rows(read_runs(trainings))
         grids = find_grids(rows)
-        study = Study(rows, grids, pick_baseline(rows, grids, baseline), read_paper(paper) if paper else {})
+        chosen = pick_baseline(rows, grids, baseline) if compare else None
+        study = Study(rows, grids, chosen, read_paper(paper) if paper else {})
         title = title or trainings.resolve().name
         output.mkdir(parents=True, exist_ok=True)
         (output / "README.md").write_text(page(study, title, output), "utf8")

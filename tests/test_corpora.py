@@ -947,6 +947,25 @@ def test_zero_rte_sentences_have_their_triplets(tmp_path):
     assert [relation["label"] for relation in doc._.relations] == ["met"]
 
 
+@pytest.mark.parametrize("bad", [None, 3, [], {}, {"tokens": 3}, {"tokens": []}, {"tokens": ["x", 1]}])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_malformed_triplet_of_zero_rte_loses_no_other(tmp_path, bad, first):
+    (good,) = zero_rte_line(([0, 1], [3], "knows"))["triplets"]
+    path = write_lines(tmp_path / "zero.jsonl", {"triplets": [bad, good] if first else [good, bad]})
+    report = ConversionReport()
+    (doc,) = zero_rte.read(path, Vocab(), report=report)
+    assert [relation["label"] for relation in doc._.relations] == ["knows"]
+    assert sum(report.relations.left_out.values()) == 1
+
+
+def test_a_triplet_of_zero_rte_of_another_sentence_is_left_out(tmp_path):
+    (good,) = zero_rte_line(([0, 1], [3], "knows"))["triplets"]
+    other = {"tokens": ["x"], "head": [0], "tail": [0], "label": "r"}
+    report = ConversionReport()
+    (doc,) = zero_rte.read(write_lines(tmp_path / "z.jsonl", {"triplets": [good, other]}), Vocab(), report=report)
+    assert len(doc._.relations) == 1 and report.relations.left_out == {"words of another sentence": 1}
+
+
 def test_fewrel_instances_of_a_sentence_can_be_one_document(tmp_path):
     words = ["Ann", "wrote", "Blue", "in", "Rome"]
     instance = {"tokens": words, "h": ["ann", "Q1", [[0]]], "t": ["blue", "Q2", [[2]]]}

@@ -309,6 +309,24 @@ def test_document_relations(documents: tuple[Path, Path, Path], tmp_path: Path) 
     assert (levels["majority"]["micro"]["tp"], levels["majority"]["ign_f1"]) == (1, None)
 
 
+def test_links_of_coreference_are_no_wrong_relations(documents: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """They are kept with the gold labels, make clusters, and count as relations only where gold has them."""
+    model, data, _ = documents
+    nlp = spacy.load(model, config={"components.toy_relations.labels": ["SELF", "other"]})
+    nlp.to_disk(tmp_path / "links")
+    output = tmp_path / "scores.json"
+    scores = run_json(output, tmp_path / "links", data)
+    assert scores["settings"]["labels"] == {"toy_relations": ["works_at", "SELF"]}
+    scores = run_json(output, tmp_path / "links", data, "--labels", "SELF,works_at")
+    assert scores["micro"]["fp"] == 0, "it finds SELF, its first label"
+    (gold,) = DocBin(store_user_data=True).from_disk(data).get_docs(nlp.vocab)
+    gold._.relations = [make_relation(gold[0:1], gold[7:8], "SELF")]
+    annotated = run_json(output, tmp_path / "links", save_data(tmp_path / "self.spacy", [gold]))
+    assert annotated["micro"]["fp"] == 3
+    result = run(tmp_path / "links", data, "--labels", "works_at")
+    assert "does not look for SELF, by which document_relations joins mentions: --labels lacks it" in result.output
+
+
 @Language.component("toy_coref")
 def find_wrong_clusters(doc: Doc) -> Doc:
     """Everything is one thing."""

@@ -105,6 +105,7 @@ def test_sets_of_string_triples_share_no_sentence(tmp_path: Path, monkeypatch: p
         (("train", "zero_shot", "--splits", "x"), "--splits is 'x'; expected whole numbers"),
         (("report", "zero_shot", "--splits", "7"), "m5/7 has no runs.json; expected the draw to be trained first"),
         (("train", "conll"), "expected corpus, train or report, and a set"),
+        (("train", "webnlg", "--smoke", "true"), "assets/studies/webnlg.json"),
         (("train", "nyt", "--smoke", "True"), "--smoke is 'True'; expected true or false"),
     ],
 )

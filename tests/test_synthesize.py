@@ -395,7 +395,7 @@ def test_a_place_of_two_types_is_one_entity(tmp_path: Path) -> None:
     data = write_records(tmp_path / "in.jsonl", [{**RECORDS[2], "ner": ner}])
     report = SynthesisReport()
     passages = read_json_lines(data, Vocab(), report.conversion)
-    given = lambda requests: (Answer("1. works for\n2. employs\n", finished=False) for _ in requests)  # noqa: E731
+    given = lambda requests: (Answer("1. works for\n2. employs", finished=False) for _ in requests)  # noqa: E731
     ((doc, record),) = label_pairs(passages, given, limits=Limits(), exclude=(), keep_case=False, report=report)
     assert record["ner"] == [ner[0], ner[2]] and len(doc.spans["entities"]) == 3
     assert [each["label"] for each in doc._.relations] == ["works for"]

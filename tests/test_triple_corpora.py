@@ -187,6 +187,14 @@ def test_a_bad_line_loses_no_other(line: bytes) -> None:
     assert report.instances.left_out == {"malformed instance": 1}
 
 
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path) -> None:
+    for text in (json.dumps([sentence()], indent=1), json.dumps(sentence()) + "\n"):
+        path = tmp_path / "marked.json"
+        path.write_text(text, "utf-8-sig")
+        report = ConversionReport()
+        assert len([*string_triples.read(path, Vocab(), report=report)]) == 1 and not report.instances.left_out
+
+
 def test_parts_keep_a_text_together_in_both_shapes() -> None:
     data = [make(f"w{index % 10} is") for index in range(40) for make in (sentence, mention_sentence)]
     parts = [convert(data, part=Part.parse(part), seed=2) for part in ("0:0.8", "0.8:1")]

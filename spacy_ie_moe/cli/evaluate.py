@@ -24,7 +24,7 @@ from ..document_scoring import DocumentLevel, score_document_relations
 from ..documents.clusters import GOLD_PREFIX, give_gold_clusters
 from ..documents.component import DocumentRelations
 from ..documents.facts import Fact, read_facts
-from ..labels import LabelsInput, RelationLabel, inverse_names, parse_labels
+from ..labels import LabelsInput, RelationLabel, inverse_names, parse_labels, plain_labels
 from ..pipeline import find_glirel
 from ..scoring import Counts, RelationScores, bootstrap_f1, score_relations, sort_confusion
 from ..string_triples import ALL, CLASSES, COMPARISONS, NUMBERS, StringTripleScores, score_triples
@@ -224,6 +224,10 @@ def _evaluate_relations(
     """The scores of relations, which are printed too."""
     before = _unscored_pairs(nlp)
     predictions = list(_predict(nlp, examples, disabled=settings["disabled"], batch_size=batch_size))
+    links = _link_labels(nlp).difference(_gold_labels(examples))
+    for example in predictions:  # coreference is scored as clusters; as relations gold has none
+        found = example.predicted
+        found._.relations = [relation for relation in found._.relations if relation["label"] not in links]
     scores = score_relations(predictions, symmetric=settings["symmetric"], inverse=settings["inverse"])
     unscored = {name: count - before[name] for name, count in _unscored_pairs(nlp).items()}
     if settings["gold_ents"] and (scores.entities.fp or scores.entities.fn):
@@ -340,21 +344,33 @@ def _set_labels(
     """Set the labels of zero-shot components; the names each of them then looks for.
 
     Without given labels a component keeps its own if ``keep_own`` and one of them is gold. Otherwise it could
-    only score 0, so it looks for the gold labels.
+    only score 0, so it looks for the gold labels, and for its own of coreference, which ``document_relations`` needs.
     """
     pipes = [(name, pipe) for name, pipe in _relation_pipes(nlp, "set_labels") if getattr(pipe, "takes_labels", True)]
     if given is not None and not pipes:
         raise ValueError(f"--labels is given, but no component takes labels: {_components(nlp)}.")
     for name, pipe in pipes:
         own = set(getattr(pipe, "labels", None) or ())
+        links = own & _link_labels(nlp)
         if given is not None:
             pipe.set_labels(given)
+            for label in sorted(links.difference(pipe.labels)):
+                _note(
+                    f"{name} does not look for {label}, by which document_relations joins mentions: --labels lacks it."
+                )
         elif keep_own and own.intersection(gold_labels):
             _note(f"{name} looks for its own labels ({len(own)}); --labels sets others.")
         else:
             _note(f"{name} looks for the gold labels of the data ({len(gold_labels)}); --labels sets others.")
-            pipe.set_labels(gold_labels)
+            options = plain_labels(getattr(pipe, "default_labels", ()))
+            kept = {label: options.get(label, {}) for label in sorted(links)}
+            pipe.set_labels({**{label: {} for label in gold_labels}, **kept} if kept else gold_labels)
     return {name: list(pipe.labels) for name, pipe in pipes}
+
+
+def _link_labels(nlp: Language) -> set[str]:
+    """The labels by which ``document_relations`` joins mentions to clusters."""
+    return {pipe.self_label for pipe in _document_pipes(nlp) if pipe.self_label is not None}
 
 
 def _set_threshold(nlp: Language, threshold: float | None) -> dict[str, float]:

@@ -369,7 +369,7 @@ def load_json(path: str | Path, kind: type, shape: str) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file; expected {shape}.")
     try:
-        value = json.loads(path.read_text(encoding="utf8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); expected {shape}.") from None
     if not isinstance(value, kind):

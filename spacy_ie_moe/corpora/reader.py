@@ -129,6 +129,8 @@ def _labels_in(files: list[Path], vocab: Vocab) -> list[str]:
 
 def read_docs(file: Path, vocab: Vocab) -> Iterator[Doc]:
     """The documents of a ``.spacy`` file, their relations checked and in lists again."""
+    if not file.is_file():
+        raise FileNotFoundError(f"path {file} is no file; expected a .spacy file.")
     try:
         doc_bin = DocBin(store_user_data=True).from_disk(file)
     except Exception as error:  # zlib, msgpack and struct have no common error

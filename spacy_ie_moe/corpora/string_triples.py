@@ -7,6 +7,7 @@ copies of its data in later repositories. An instance is ``{"text", "triple_list
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -140,7 +141,7 @@ def _load(path: str | Path) -> Iterable[Any]:
     path = Path(path)
     if path.is_file():
         with path.open("rb") as file:
-            if next(filter(None, map(bytes.strip, file)), b"").startswith(b"["):
+            if next(filter(None, map(bytes.strip, file)), b"").removeprefix(BOM_UTF8).startswith(b"["):
                 return load_json(path, list, _SHAPE)
     return load_json_lines(path, _SHAPE)
 

@@ -31,6 +31,8 @@ from .conversion import (
     select_part,
 )
 
+OTHER_WORDS = "words of another sentence"
+
 
 def read(
     path: str | Path,
@@ -44,10 +46,9 @@ def read(
 ) -> Iterator[Doc]:
     """The sentences of a ZeroRTE file, one ``Doc`` each, arguments as entities of type ENTITY.
 
-    A triplet whose head or tail cannot be converted (some have none) is left out, and counted, and so is a sentence
-    without any other. ``limit``: a random
-    sample of at most so many. The source id is the position in the file. Raises ``FileNotFoundError`` and
-    ``ValueError``.
+    A triplet that cannot be converted (some have no head or tail) is left out, and counted, and so is a sentence
+    without any other. ``limit``: a random sample of at most so many. The source id is the position in the file. Raises
+    ``FileNotFoundError`` and ``ValueError``.
     """
     labels = labels or LabelChoice()
     report = report or ConversionReport()
@@ -58,9 +59,17 @@ def read(
 
 
 def _first(sentence: Any) -> Any:
-    """Its first triplet, or the sentence where it has none."""
+    """Its first triplet that has words, or the sentence where none has."""
     triplets = sentence.get("triplets") if isinstance(sentence, dict) else None
-    return triplets[0] if isinstance(triplets, list) and triplets else sentence
+    listed = triplets if isinstance(triplets, list) else []
+    return next((triplet for triplet in listed if _has_words(triplet)), sentence)
+
+
+def _has_words(triplet: Any) -> bool:
+    try:
+        return bool(checked_words(field_of(triplet, "tokens", list)))
+    except Unconvertible:
+        return False
 
 
 def _convert(sentence: Any, index: int, vocab: Vocab, labels: LabelChoice) -> DocBuilder:
@@ -69,9 +78,9 @@ def _convert(sentence: Any, index: int, vocab: Vocab, labels: LabelChoice) -> Do
     builder = DocBuilder(vocab, words, source=str(index))
     reasons = []
     for triplet in triplets:
-        if field_of(triplet, "tokens", list) != words:
-            raise Unconvertible(MALFORMED_INSTANCE)
         try:
+            if field_of(triplet, "tokens", list) != words:
+                raise Unconvertible(OTHER_WORDS)
             heads, tails = (contiguous(field_of(triplet, side, list), len(words)) for side in ("head", "tail"))
         except Unconvertible as error:
             reasons.append(error.reason)

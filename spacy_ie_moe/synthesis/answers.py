@@ -65,7 +65,7 @@ def read_answer(answer: Answer, pairs: Sequence[tuple[str, str]], *, keep_case: 
     """
     reading = Reading()
     lines = list(filter(str.strip, _THOUGHTS.sub("", answer.text).splitlines()))
-    if lines and not answer.finished:
+    if lines and not answer.finished and not answer.text.endswith("\n"):
         reading.lines.left_out[CUT_OFF] += 1
         lines.pop()
     for line in lines:

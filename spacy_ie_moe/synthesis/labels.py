@@ -27,7 +27,8 @@ _MARKS = re.compile(r'->|[:|<>→⇒"“”„«»`]')
 
 # Of a label in lower case, with single spaces; what says so has a reason behind it, often.
 _SAYS_NONE = re.compile(
-    r"norelation.*|none\b.*|n[/.]a\b.*|(?:there is )?no (?:\w+ ){0,2}(?:relation|connection|association|link).*"
+    r"norelation.*|none\b.*|n[/.]a\b.*"
+    r"|(?:there is )?no (?!longer\b)(?:\w+ ){0,2}(?:relation(?:ship)?|connection|association|link)s?\b.*"
     r"|(?:are |is )?(?:unrelated|unconnected|not (?:\w+ )?(?:related|connected|linked|associated))\b.*"
     r"|not (?:applicable|mentioned|specified|stated|clear|known)\b.*"
     r"|no|na|nil|null|nothing|unknown|unclear|unspecified"
