@@ -32,13 +32,12 @@ DeBERTa-v3-base), its data all 80 relations of FewRel and several draws, and whi
 from its text. Of FewRel 64 relations are to be had, not all of their instances, and few sentences have several
 triplets, so the columns of those rest on little. Wiki-ZSL is 4 relations of a development file."""
 
+SMOKE = "A smoke run on a dozen hand-written sentences: its figures say nothing but that it runs."
+
 MIXTURE = " + RTE-GMoE"
 READINGS = (("oracle", "multi"), ("threshold", "single"), ("threshold", "multi"), ("threshold", "all"))
 """What has P, R and F1, in the order of the columns."""
 Row = dict[str, Any]
-
-
-SMOKE = "A smoke run on a dozen hand-written sentences: its figures say nothing but that it runs."
 
 
 def write_page(runs: Path, parts: Sequence[str], results: Path, *, smoke: bool = False) -> None:

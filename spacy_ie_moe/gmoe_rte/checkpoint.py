@@ -89,14 +89,20 @@ def read_triplet_files(
 
 def _refuse_changes(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` where a config has settings that its network was not made with."""
+    changed = []
     for group in ("backbone_settings", "mixture_settings"):
         made, given = (of_network.get(group) or {} for of_network in (saved, settings))
-        for name, value in given.items():
-            if name in made and made[name] != value:
-                raise ValueError(
-                    f"model.{group}.{name} is {value!r}, and the weights of the saved network do not fit it; expected "
-                    f"{made[name]!r}, which it was made with."
-                ) from None
+        changed += [
+            f"model.{group}.{name} is {value!r} (it was {made[name]!r})"
+            if name in made
+            else f"model.{group}.{name} is new"
+            for name, value in given.items()
+            if name not in made or made[name] != value
+        ]
+    if changed:
+        raise ValueError(
+            f"{', '.join(changed)}, and the weights of the saved network do not fit; expected what it was made with."
+        ) from None
 
 
 def _merged(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
