@@ -82,16 +82,16 @@ def read_triplet_files(
     try:
         read_weights(bundle.network, files, source)
     except ValueError:
-        _refuse_changes(config["settings"], bundle.settings)
+        _refuse_changes(config["settings"], wanted)
         raise
     return bundle
 
 
-def _refuse_changes(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` where a config has settings that its network was not made with."""
+def _refuse_changes(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where a config wants settings that its network was not made with."""
     changed = []
     for group in ("backbone_settings", "mixture_settings"):
-        made, given = (of_network.get(group) or {} for of_network in (saved, settings))
+        made, given = (settings.get(group) or {} for settings in (saved, wanted))
         changed += [
             f"model.{group}.{name} is {value!r} (it was {made[name]!r})"
             if name in made
