@@ -108,8 +108,8 @@ def run_zero_shot(step: str, smoke: bool, splits: Sequence[int], options: dict[s
     if step == "corpus":
         convert_zero_shot(parts, smoke)
         return
-    folders = {part: root("corpus", smoke) / "zero_shot_rte" / part for part in parts}
-    parts = [part for part in parts if folders[part].is_dir() or not part.startswith("wiki/")]
+    drawn = root("corpus", smoke) / "zero_shot_rte"
+    parts = [part for part in parts if not part.startswith("wiki/") or (drawn / part).is_dir()]
     if step == "train":
         study = json.loads(Path("assets/studies/zero_shot_rte.json").read_text("utf8"))
         for part in parts:
@@ -170,19 +170,22 @@ def convert_zero_shot(parts: Sequence[str], smoke: bool) -> None:
         names = Path("fewrel/pid2name.json")
         convert("fewrel", Path("fewrel/train_wiki.partial.json"), source, names=names, by_sentence=True)
     docs = list(read_docs(source, Vocab()))
+    wiki = [part for part in parts if part.startswith("wiki/")]
     for part in parts:
-        size, split = part.split("/")
-        if size == "wiki":
-            try:
-                find_data("wiki_zsl")
-            except FileNotFoundError as error:
-                typer.echo(f"{part} is left out: {error}", err=True)
-                continue
-            convert("zero-rte", Path("wiki_zsl/dev.jsonl"), folder / "wiki.spacy")
-            test = list(read_docs(folder / "wiki.spacy", Vocab()))
-            draw(docs, folder / part, random.Random(f"wiki/{split}"), size=0, dev=DEV, test=test)
-        else:
-            draw(docs, folder / part, random.Random(part), size=int(size[1:]), dev=1 if smoke else DEV)
+        if part not in wiki:
+            size = int(part.partition("/")[0][1:])
+            draw(docs, folder / part, random.Random(part), size=size, dev=1 if smoke else DEV)
+    if not wiki:
+        return
+    try:
+        find_data("wiki_zsl")
+    except FileNotFoundError as error:
+        typer.echo(f"{', '.join(wiki)}: left out, as {error}", err=True)
+        return
+    convert("zero-rte", Path("wiki_zsl/dev.jsonl"), folder / "wiki.spacy")
+    test = list(read_docs(folder / "wiki.spacy", Vocab()))
+    for part in wiki:
+        draw(docs, folder / part, random.Random(part), size=0, dev=DEV, test=test)
 
 
 def draw(

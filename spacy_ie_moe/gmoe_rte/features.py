@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .tensors import tensor_like
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -34,7 +36,7 @@ class Features:
     def owner(self) -> Tensor:
         """[N] the sentence of each row."""
         sentences = np.repeat(np.arange(len(self.lengths)), self.lengths + 1)
-        return torch.from_numpy(sentences).to(self.hidden.device)
+        return tensor_like(sentences, self.hidden)
 
     @property
     def is_label(self) -> np.ndarray:
@@ -58,11 +60,11 @@ class Features:
     @property
     def sentences(self) -> Tensor:
         """[B, d] the sentences' own vectors."""
-        return self.hidden[torch.from_numpy(self.sentence_rows).to(self.hidden.device)]
+        return self.hidden[tensor_like(self.sentence_rows, self.hidden)]
 
     def pad(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """``rows`` [N, ...] as [B, L, ...], sentence by sentence, and the mask [B, L] of where there is a row."""
-        lengths = torch.from_numpy(self.lengths + 1).to(rows.device)
+        lengths = tensor_like(self.lengths + 1, rows)
         mask = torch.arange(int(lengths.max()), device=rows.device) < lengths.unsqueeze(1)
         padded = rows.new_zeros(*mask.shape, *rows.shape[1:])
         padded[mask] = rows

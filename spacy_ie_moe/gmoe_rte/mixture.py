@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..labels import is_whole_number
 from .checks import check_shares, check_weight, check_whole
 from .features import Features
+from .tensors import tensor_like
 
 TRIPLETS = "triplets"
 EXPERTS = ("entities", "relations", TRIPLETS)
@@ -212,7 +213,7 @@ class SentenceGraph(TokenGraph):
         return self._sentence_gamma(self._values(streams), features)[features.owner]
 
     def _sentence_gamma(self, values: Tensor, features: Features, receivers: slice = slice(None)) -> Tensor:
-        first = torch.from_numpy(features.sentence_rows).to(values.device)
+        first = tensor_like(features.sentence_rows, values)
         return self.gamma(values[first], receivers)
 
 

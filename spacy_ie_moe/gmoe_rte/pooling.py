@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .tensors import tensor_like
+
 
 class RangeMax:
     """Element-wise maxima over ranges of rows, any number of them, from a sparse table.
@@ -30,12 +32,12 @@ class RangeMax:
         level_of = np.frexp(np.maximum(end - start, 0))[1] - 1  # floor(log2), -1 where empty
         for level in np.unique(level_of[level_of >= 0]):
             (asked,) = np.nonzero(level_of == level)
-            first = torch.from_numpy(start[asked]).to(rows.device)
+            first = tensor_like(start[asked], rows)
             maxima = self.levels[level][first]
             if level:
-                second = torch.from_numpy(end[asked] - 2**level).to(rows.device)
+                second = tensor_like(end[asked] - 2**level, rows)
                 maxima = torch.maximum(maxima, self.levels[level][second])
             if len(asked) == len(start):
                 return maxima
-            pooled = pooled.index_copy(0, torch.from_numpy(asked).to(rows.device), maxima)
+            pooled = pooled.index_copy(0, tensor_like(asked, rows), maxima)
         return pooled

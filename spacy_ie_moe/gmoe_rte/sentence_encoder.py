@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..encoder import Pieces, WordPieces, build_encoder, max_pieces, pool_pieces, read
+from .tensors import tensor_like
 
 PADDED_PIECES = 1024
 """Pieces, padding included, that the encoder reads at once: sorted by length, so that little of it is padding."""
@@ -83,7 +84,7 @@ class SentenceEncoder(nn.Module):
             rows += [first[w.sentence] + 1 + np.arange(len(w.prompt)) for w in batch]
             starts = [first[w.sentence] + 1 + len(w.prompt) + w.start for w in batch]
             rows += [start + np.arange(len(w.words))[w.own] for start, w in zip(starts, batch, strict=True)]
-        index = torch.from_numpy(np.concatenate(rows)).to(vectors[0].device)
+        index = tensor_like(np.concatenate(rows), vectors[0])
         found = torch.cat(vectors)
         total = found.new_zeros(int((lengths + 1).sum()), found.shape[1]).index_add(0, index, found)
         times = torch.bincount(index, minlength=len(total)).unsqueeze(1)

@@ -26,8 +26,8 @@ from ..checks import check_shares, check_whole
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
+from ..tensors import tensor_like, tensors_like
 from .linear import PRIOR
-from .tensors import tensor_like, tensors_like
 from .triplets import SpanTriplet, gold_triplets, to_extraction
 
 NEAR = 10

@@ -24,8 +24,8 @@ from ..checks import check_shares, check_weight, check_whole
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
+from ..tensors import tensor_like, tensors_like
 from .linear import PRIOR, PairFeatures, in_parts
-from .tensors import tensor_like, tensors_like
 from .triplets import SpanTriplet, best_arguments, gold_triplets, to_extraction
 from .vertices import BEGIN_BEGIN, BEGIN_END, CORNERS, END_BEGIN, END_END, Cells, match_corners
 

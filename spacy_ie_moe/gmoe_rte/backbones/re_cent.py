@@ -28,9 +28,9 @@ from ..checks import check_shares, check_whole
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
+from ..tensors import tensor_like, tensors_like
 from .linear import PairFeatures, SplitLinear
 from .sampling import all_spans
-from .tensors import tensor_like, tensors_like
 from .triplets import Span, SpanTriplet, best_arguments, to_extraction
 
 PAIRS_AT_ONCE = 8192

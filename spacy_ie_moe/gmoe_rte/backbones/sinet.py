@@ -25,9 +25,9 @@ from ..features import Entity, Extraction, Features, Triplet
 from ..mixture import TRIPLETS
 from ..pooling import RangeMax
 from ..schema import Schema
+from ..tensors import tensor_like
 from .linear import PRIOR, SplitLinear
 from .sampling import Sampler, SpanTargets, all_spans
-from .tensors import tensor_like
 
 SIZES = 100
 """Span widths that have an embedding of their own; wider spans share the last."""

@@ -25,9 +25,9 @@ from ..checks import check_shares, check_weight, check_whole
 from ..features import Entity, Extraction, Features
 from ..mixture import TRIPLETS
 from ..schema import Schema
+from ..tensors import tensor_like, tensors_like
 from .crf import Crf
 from .linear import in_parts
-from .tensors import tensor_like, tensors_like
 from .triplets import SpanTriplet, gold_triplets, to_extraction
 
 LOGITS_AT_ONCE = 2**22
